@@ -1,0 +1,25 @@
+"""Errors that a user can cause, and the one door through which every stage is entered."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class InputError(Exception):
+    """Bad input: the message is one sentence that says which file, what is wrong and what to do."""
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run ``main``; bad input becomes one line on stderr and exit code 2, an interrupt exit code 130.
+
+    An interrupted stage must not exit with 0, or DVC would record half-made outputs as final.
+    """
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on from the last saved state", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,270 @@
+"""params.yaml as typed, checked values.
+
+Every stage reads the whole file through ``load_params`` before it does anything, so that a mistake anywhere
+ends the run at once with a sentence that names the parameter. No default lives here: a missing key is an error.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stages.common.errors import InputError
+
+PARAMS_FILE = Path("params.yaml")
+LONGEST_PROMPT = 12  # characters of the world's longest prompt; a test compares it with the wording
+
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Rate = Annotated[float, Field(gt=0.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataParams(Section):
+    source: Literal["world"]
+    image_size: Positive
+    train_scenes: Positive
+    validation_scenes: Positive
+    test_scenes: Positive
+    shard_scenes: Positive
+    group_weights: list[Annotated[float, Field(ge=0.0)]] = Field(min_length=1, max_length=5)
+    count_weights: list[Annotated[float, Field(ge=0.0)]] = Field(min_length=3, max_length=3)
+    relation_probability: Share
+    home_weight: Rate
+    held_out_colours: Annotated[int, Field(ge=0, le=4)]
+
+
+class TokenizerParams(Section):
+    vocab_size: Annotated[int, Field(ge=300)]
+    max_token_length: Positive
+    scenes: Positive
+
+
+class LoopParams(Section):
+    """What every training stage has; the names are those of transformers' TrainingArguments."""
+
+    epochs: Positive
+    learning_rate: Rate
+    warmup_ratio: Share
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "cosine_with_min_lr", "warmup_stable_decay"]
+    weight_decay: Annotated[float, Field(ge=0.0)]
+
+
+class VisionParams(LoopParams):
+    patch_size: Positive
+    hidden_size: Positive
+    num_hidden_layers: Positive
+    num_attention_heads: Positive
+    intermediate_size: Positive
+    projection_dim: Positive
+    text_hidden_size: Positive
+    text_num_hidden_layers: Positive
+    scenes: Positive
+    batch_size: Positive
+    region_weight: Annotated[float, Field(ge=0.0)]
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> VisionParams:
+        if self.hidden_size % self.num_attention_heads or self.text_hidden_size % self.num_attention_heads:
+            raise ValueError("num_attention_heads must divide hidden_size and text_hidden_size")
+        return self
+
+
+class LanguageParams(LoopParams):
+    hidden_size: Positive
+    num_hidden_layers: Positive
+    num_attention_heads: Positive
+    num_key_value_heads: Positive
+    intermediate_size: Positive
+    max_position_embeddings: Positive
+    rope_theta: Rate
+    rms_norm_eps: Rate
+    scenes: Positive
+    batch_tokens: Positive
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> LanguageParams:
+        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError("num_attention_heads must divide hidden_size, num_key_value_heads num_attention_heads")
+        return self
+
+
+class ModelParams(Section):
+    projector: Literal["linear", "mlp", "ldpv2"]
+
+
+class EncodeParams(Section):
+    batch_size: Positive
+
+
+class PretrainParams(LoopParams):
+    scenes: Positive
+    max_len: Positive
+    batch_tokens: Positive
+
+
+class PhaseParams(Section):
+    after: str
+    max_len: Positive | None
+    target_tokens: Positive | None
+    match: Name | None
+
+
+class SftParams(LoopParams):
+    max_len: Positive
+    fit: Literal["sentence", "filter"]
+    shuffle: bool
+    question_share: Share
+    batch_tokens: Positive
+    phases: dict[Name, PhaseParams] = Field(min_length=1)
+
+    def limit(self, phase: str) -> int:
+        """Longest answer, in tokens, that ``phase`` shows."""
+        own = self.phases[phase].max_len
+        return self.max_len if own is None else own
+
+    def chain(self, phase: str) -> list[str]:
+        """The phases from pretraining up to and including ``phase``."""
+        chain = [phase]
+        while (after := self.phases[chain[0]].after) != "pretrain":
+            chain.insert(0, after.removeprefix("sft-"))
+        return chain
+
+    @model_validator(mode="after")
+    def _tree_of_phases(self) -> SftParams:
+        checkpoints = ["pretrain", *(f"sft-{name}" for name in self.phases)]
+        for name, phase in self.phases.items():
+            if phase.after not in checkpoints:
+                raise ValueError(
+                    f"phases.{name}.after: no checkpoint is called '{phase.after}'; choose one of {', '.join(checkpoints)}"
+                )
+            if self.limit(name) < LONGEST_PROMPT:
+                where = f"phases.{name}.max_len" if phase.max_len is not None else "max_len"
+                raise ValueError(
+                    f"{where}: {self.limit(name)} is shorter than the prompt itself; set it to {LONGEST_PROMPT} or more"
+                )
+            if (phase.target_tokens is None) == (phase.match is None):
+                raise ValueError(f"phases.{name}: give either target_tokens or match, and null for the other")
+            if phase.match is not None and (
+                phase.match not in self.phases or self.phases[phase.match].match is not None
+            ):
+                raise ValueError(f"phases.{name}.match: '{phase.match}' is no phase with target_tokens of its own")
+        for name in self.phases:
+            seen, after = [f"sft-{name}"], self.phases[name].after
+            while after != "pretrain":
+                if after in seen:
+                    raise ValueError(
+                        f"phases.{name}.after: a loop, {' -> '.join([*seen, after])}; one must follow pretrain"
+                    )
+                seen.append(after)
+                after = self.phases[after.removeprefix("sft-")].after
+        for name, phase in self.phases.items():
+            if phase.match is not None and any(self.phases[link].match is not None for link in self.chain(phase.match)):
+                raise ValueError(
+                    f"phases.{name}.match: the chain of '{phase.match}' holds a phase that matches another"
+                )
+        return self
+
+
+class EvaluateParams(Section):
+    scenes: Positive
+    max_new_tokens: Positive
+    batch_size: Positive
+    bootstrap_samples: Positive
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class WandbParams(Section):
+    mode: Literal["offline", "online", "disabled"]
+    project: str
+
+
+class MachineParams(Section):
+    """How the work is done, never what comes out: no stage is run again because of these."""
+
+    processes: Positive | None
+    precision: Literal["auto", "fp32", "bf16"]
+    save_steps: Positive
+    logging_steps: Positive
+
+
+class Params(Section):
+    seed: NotNegative
+    data: DataParams
+    tokenizer: TokenizerParams
+    vision: VisionParams
+    language: LanguageParams
+    model: ModelParams
+    encode: EncodeParams
+    pretrain: PretrainParams
+    sft: SftParams
+    evaluate: EvaluateParams
+    wandb: WandbParams
+    machine: MachineParams
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Params:
+        if self.data.image_size % self.vision.patch_size:
+            raise ValueError(
+                f"vision.patch_size: {self.vision.patch_size} does not divide data.image_size {self.data.image_size}"
+            )
+        if self.pretrain.max_len < LONGEST_PROMPT:
+            raise ValueError(
+                f"pretrain.max_len: {self.pretrain.max_len} is shorter than the prompt itself; set it to {LONGEST_PROMPT} or more"
+            )
+        for name in ("vision", "language", "pretrain", "tokenizer"):
+            if getattr(self, name).scenes > self.data.train_scenes:
+                raise ValueError(f"{name}.scenes: more than data.train_scenes ({self.data.train_scenes})")
+        if self.evaluate.scenes > self.data.test_scenes:
+            raise ValueError(f"evaluate.scenes: more than data.test_scenes ({self.data.test_scenes})")
+        image_tokens = (self.data.image_size // self.vision.patch_size) ** 2
+        longest = max(
+            self.sft.max_len, self.evaluate.max_new_tokens, *(self.sft.limit(name) for name in self.sft.phases)
+        )
+        if image_tokens + longest + 64 > self.language.max_position_embeddings:
+            raise ValueError(
+                f"language.max_position_embeddings: {self.language.max_position_embeddings} positions do not hold "
+                f"{image_tokens} image tokens, a prompt and {longest} tokens of text"
+            )
+        return self
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check ``path``. Raises InputError with one sentence that names the parameter."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run this from the project's root folder") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_sentence(error)}") from None
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem, led by the dotted name of its parameter."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    if first["type"] == "extra_forbidden":
+        return f"{name} is not a parameter; check its spelling or remove it"
+    if first["type"] == "missing":
+        return f"{name} is missing; add it"
+    if first["type"] == "value_error":
+        message = str(first["ctx"]["error"])
+        return f"{name}.{message}" if name and _names_parameter(message) else f"{name}: {message}" if name else message
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{name} is {first['input']!r}: {message}"
+
+
+def _names_parameter(message: str) -> bool:
+    return " " not in message.split(":")[0]
