@@ -1,0 +1,178 @@
+"""Sampling of scenes: which objects, where, how many, and in which relation.
+
+Every scene is a pure function of (seed, split, index), so that any number of processes draws the same
+world. Splits are disjoint by construction: a scene's signature (what is where) hashes to one split, and a
+draw whose signature belongs to another split is drawn again. No memory of earlier scenes is needed, so the
+cost per scene stays constant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from functools import lru_cache
+from typing import Any
+
+from stages.common.params import DataParams
+from stages.common.world import BACKGROUNDS, COLOURS, KINDS, Group, Relation, Scene
+
+SPLITS = ("train", "validation", "test")
+_SHARE_OF_HASHES = {"train": (0, 80), "validation": (80, 90), "test": (90, 100)}
+_MAX_OBJECTS = 6
+_LAYER_ROWS = {"sky": (0, 1), "ground": (1, 2)}
+_MAX_DRAWS = 10_000
+
+Cell = tuple[int, int]
+
+
+@lru_cache(maxsize=8)
+def held_out_pairs(seed: int, pairs_per_kind: int) -> frozenset[tuple[str, str]]:
+    """Combinations (kind, colour) that only the test split shows: ``pairs_per_kind`` colours of each kind."""
+    rng = random.Random(f"{seed}/held-out")
+    return frozenset((kind, colour) for kind in KINDS for colour in rng.sample(sorted(COLOURS), pairs_per_kind))
+
+
+def sample_scene(params: DataParams, seed: int, split: str, index: int) -> Scene:
+    """The ``index``-th scene of ``split``. Raises RuntimeError if the world leaves a split no room."""
+    rng = random.Random(f"{seed}/{split}/{index}")
+    held_out = held_out_pairs(seed, params.held_out_colours)
+    for _ in range(_MAX_DRAWS):
+        scene = _draw(params, rng, f"{split}-{index:07d}")
+        if scene is not None and _split_of(scene, held_out) == split:
+            return scene
+    raise RuntimeError(f"no {split} scene found in {_MAX_DRAWS} draws: data.held_out_colours leaves too little room")
+
+
+def signature(scene: Scene) -> str:
+    """What is where, without the jitter: two scenes with the same signature show the same thing."""
+    groups = sorted((g.kind, g.colour, g.count, g.row, g.column) for g in scene.groups)
+    return repr((scene.background, groups))
+
+
+def _split_of(scene: Scene, held_out: frozenset[tuple[str, str]]) -> str:
+    if any((group.kind, group.colour) in held_out for group in scene.groups):
+        return "test"
+    bucket = int.from_bytes(hashlib.sha256(signature(scene).encode()).digest()[:4], "big") % 100
+    return next(split for split, (low, high) in _SHARE_OF_HASHES.items() if low <= bucket < high)
+
+
+@lru_cache(maxsize=64)
+def _kind_weights(background: str, home_weight: float) -> tuple[float, ...]:
+    return tuple(kind.frequency * (home_weight if background in kind.homes else 1.0) for kind in KINDS.values())
+
+
+def _draw(params: DataParams, rng: random.Random, scene_id: str) -> Scene | None:
+    """One draw; None where the objects that were chosen do not fit on the grid."""
+    background = rng.choice(list(BACKGROUNDS))
+    wanted = rng.choices(range(1, len(params.group_weights) + 1), params.group_weights)[0]
+    names = list(KINDS)
+    weights = _kind_weights(background, params.home_weight)
+    kinds: list[str] = []
+    while len(kinds) < wanted:
+        kind = rng.choices(names, weights)[0]
+        if kind not in kinds:
+            kinds.append(kind)
+
+    free: set[Cell] = {(row, column) for row in range(3) for column in range(3)}
+    placed: list[tuple[str, list[Cell]]] = []
+    related: tuple[str, Relation, str] | None = None
+    if wanted >= 2 and rng.random() < params.relation_probability:
+        stack = _stack(kinds[0], kinds[1], rng)
+        if stack is not None:
+            related, cells = stack
+            for kind, cell in cells:
+                placed.append((kind, [cell]))
+                free.discard(cell)
+    for kind in kinds:
+        if any(kind == done for done, _ in placed):
+            continue
+        budget = _MAX_OBJECTS - sum(len(cells) for _, cells in placed) - (len(kinds) - len(placed) - 1)
+        count = rng.choices((1, 2, 3), params.count_weights)[0] if budget >= 3 else 1
+        cells = _row_of_cells(KINDS[kind].layer, count, free, rng)
+        if cells is None:
+            return None
+        placed.append((kind, cells))
+        free.difference_update(cells)
+
+    groups = [_group(kind, cells, rng) for kind, cells in placed]
+    if related is not None:
+        groups = _touch(groups, related)
+    groups.sort(key=lambda group: (group.row, group.column))
+    return Scene(scene_id, background, tuple(groups), relations_of(groups, related))
+
+
+def _stack(
+    first: str, second: str, rng: random.Random
+) -> tuple[tuple[str, Relation, str], list[tuple[str, Cell]]] | None:
+    """Place two kinds one above the other, if one of them can carry or shelter the other."""
+    upper_row, column = 1, rng.randrange(3)
+    for low, high in ((first, second), (second, first)):
+        if KINDS[low].support:
+            return (high, "on", low), [(high, (upper_row, column)), (low, (upper_row + 1, column))]
+        if KINDS[high].shelter and KINDS[low].layer == "ground":
+            return (low, "under", high), [(high, (upper_row, column)), (low, (upper_row + 1, column))]
+    return None
+
+
+def _row_of_cells(layer: str, count: int, free: set[Cell], rng: random.Random) -> list[Cell] | None:
+    """``count`` free cells side by side in a row of the layer."""
+    runs = [
+        [(row, column + step) for step in range(count)]
+        for row in _LAYER_ROWS[layer]
+        for column in range(4 - count)
+        if all((row, column + step) in free for step in range(count))
+    ]
+    return rng.choice(runs) if runs else None
+
+
+def _group(kind: str, cells: list[Cell], rng: random.Random) -> Group:
+    colour = rng.choice(list(COLOURS))
+    return Group(kind, colour, **group_boxes(cells, rng.uniform(0.28, 0.35), rng))
+
+
+def group_boxes(cells: list[Cell], side: float, rng: random.Random | None = None) -> dict[str, Any]:
+    """Count, grid place and boxes of objects in ``cells``; with ``rng``, jittered inside the picture."""
+    boxes = []
+    for row, column in cells:
+        x = (column + 0.5) / 3 - side / 2 + (rng.uniform(-0.02, 0.02) if rng else 0.0)
+        y = (row + 0.5) / 3 - side / 2 + (rng.uniform(-0.02, 0.02) if rng else 0.0)
+        x, y = min(max(x, 0.0), 1.0 - side), min(max(y, 0.0), 1.0 - side)
+        boxes.append((round(x, 4), round(y, 4), round(x + side, 4), round(y + side, 4)))
+    mean_column = sum(column for _, column in cells) / len(cells)
+    column = 0 if mean_column < 1 else 2 if mean_column > 1 else 1
+    return {"count": len(cells), "row": cells[0][0], "column": column, "boxes": tuple(boxes)}
+
+
+def _touch(groups: list[Group], related: tuple[str, Relation, str]) -> list[Group]:
+    """Move the upper object of an "on" pair down until it stands on the lower one."""
+    subject, relation, anchor = related
+    if relation != "on":
+        return groups
+    lower = next(group for group in groups if group.kind == anchor)
+    top = lower.boxes[0][1] + 0.02
+    moved = []
+    for group in groups:
+        if group.kind == subject:
+            x0, y0, x1, y1 = group.boxes[0]
+            lift = top - y1
+            group = Group(
+                group.kind, group.colour, 1, group.row, group.column, ((x0, round(y0 + lift, 4), x1, round(top, 4)),)
+            )
+        moved.append(group)
+    return moved
+
+
+def relations_of(
+    groups: list[Group], related: tuple[str, Relation, str] | None
+) -> tuple[tuple[int, Relation, int], ...]:
+    """The stacked pair, then every pair of single objects that are neighbours in a row."""
+    found: list[tuple[int, Relation, int]] = []
+    index = {group.kind: i for i, group in enumerate(groups)}
+    if related is not None:
+        found.append((index[related[0]], related[1], index[related[2]]))
+    for i, left in enumerate(groups):
+        for j, right in enumerate(groups):
+            neighbours = left.row == right.row and right.column - left.column == 1
+            if neighbours and left.count == 1 and right.count == 1:
+                found.append((i, "beside", j))
+    return tuple(found)
