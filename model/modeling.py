@@ -1,0 +1,94 @@
+"""The model: LLaVA with a choice of projector, cached patch features, and logits only where there is a target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+from transformers import CLIPVisionModel, LlamaForCausalLM, LlavaForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
+
+from model.configuration import VlmConfig
+from model.projectors import build_projector
+
+
+class VlmForConditionalGeneration(LlavaForConditionalGeneration):
+    """CLIP patch features -> projector -> Llama decoder.
+
+    ``patch_features`` [B, P, D_vision] may stand in for ``pixel_values``: the vision encoder is frozen, so
+    what it says about a picture is computed once and kept.
+    """
+
+    config_class = VlmConfig
+    config: VlmConfig
+
+    def __init__(self, config: VlmConfig) -> None:
+        super().__init__(config)
+        self.model.multi_modal_projector = build_projector(config)
+        self.post_init()
+
+    def embed(self, input_ids: Tensor, patch_features: Tensor) -> Tensor:
+        """Token embeddings [B, T, D] with the image's positions filled in."""
+        embeddings = self.get_input_embeddings()(input_ids)
+        projected = self.model.multi_modal_projector(patch_features).to(embeddings.dtype)
+        mask = self.model.get_placeholder_mask(input_ids, embeddings, projected)
+        return embeddings.masked_scatter(mask, projected)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        patch_features: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs,
+    ) -> LlavaCausalLMOutputWithPast:
+        """As LLaVA's. With ``labels`` (-100 where there is no target) ``logits`` holds only the predictions of
+        targets, [N, vocabulary], and ``loss`` is their mean cross-entropy, or their sum over
+        ``num_items_in_batch``."""
+        if patch_features is not None:
+            projected = self.model.multi_modal_projector(patch_features)
+            kwargs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
+        if labels is None:
+            return super().forward(input_ids=input_ids, **kwargs)
+        outputs = self.model(input_ids=input_ids, use_cache=False, **kwargs)
+        loss, logits = target_loss(outputs.last_hidden_state, labels, self.lm_head, num_items_in_batch)
+        return LlavaCausalLMOutputWithPast(loss=loss, logits=logits)
+
+
+def target_loss(
+    hidden: Tensor, labels: Tensor, lm_head: nn.Module, num_items: Tensor | int | None
+) -> tuple[Tensor, Tensor]:
+    """Next-token cross-entropy over the positions that have a target: hidden [B, T, D], labels [B, T]."""
+    targets = labels[:, 1:]
+    chosen = targets != -100
+    logits = lm_head(hidden[:, :-1][chosen]).float()  # [N, V]
+    loss = nn.functional.cross_entropy(logits, targets[chosen], reduction="sum")
+    return loss / (chosen.sum() if num_items is None else num_items), logits
+
+
+def build_model(vision: Path, language: Path, projector: str, image_token_id: int) -> VlmForConditionalGeneration:
+    """A model from a CLIP directory and a Llama directory; the projector is new, everything else is loaded."""
+    tower = CLIPVisionModel.from_pretrained(vision)
+    decoder = LlamaForCausalLM.from_pretrained(language)
+    config = VlmConfig(
+        vision_config=tower.config,
+        text_config=decoder.config,
+        projector=projector,
+        image_token_index=image_token_id,
+        vision_feature_layer=-1,  # before the post layer norm, as MiniMind-V reads it
+        vision_feature_select_strategy="default",  # without the class token
+        tie_word_embeddings=True,
+    )
+    config.image_seq_length = config.image_tokens
+    model = VlmForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.model.language_model.load_state_dict(decoder.model.state_dict())
+    model.tie_weights()
+    return model
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Parameters outside the vision encoder (tied ones once), and inside it."""
+    vision = sum(p.numel() for name, p in model.named_parameters() if ".vision_tower." in name)
+    return sum(p.numel() for p in model.parameters()) - vision, vision
