@@ -1,0 +1,35 @@
+"""Checkpoint directories: ordinary transformers ones, model and processor together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import LlavaProcessor, PreTrainedTokenizerFast
+
+from model import VlmForConditionalGeneration
+from stages.common.files import whole_folder
+from stages.common.paths import CHECKPOINTS
+from stages.common.pictures import image_processor
+
+
+def checkpoint_path(name: str) -> Path:
+    return CHECKPOINTS / name
+
+
+def save_checkpoint(model: VlmForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    vision = model.config.vision_config
+    processor = LlavaProcessor(
+        image_processor=image_processor(vision.image_size),
+        tokenizer=tokenizer,
+        patch_size=vision.patch_size,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,  # the class token, which "default" takes away again
+        chat_template=tokenizer.chat_template,
+    )
+    with whole_folder(folder) as partial:
+        model.requires_grad_(True).save_pretrained(partial)
+        processor.save_pretrained(partial)
+
+
+def load_checkpoint(name: str) -> VlmForConditionalGeneration:
+    return VlmForConditionalGeneration.from_pretrained(checkpoint_path(name))

@@ -1,0 +1,236 @@
+"""What all training stages share: one call around transformers.Trainer, with a loss log and exact resumption."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+
+from stages.common.batches import BatchPlan
+from stages.common.errors import InputError
+from stages.common.files import write_text
+from stages.common.params import LoopParams, Params
+from stages.common.precision import use_bf16
+
+RESUME_ROOT = Path(os.environ.get("DVC_ROOT", ".")) / ".resume"
+_COLUMNS = ("step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm")
+
+Collate = Callable[[list[Any]], dict[str, torch.Tensor]]
+
+
+class PlannedTrainer(Trainer):
+    """A Trainer that walks through a BatchPlan; ``max_steps`` is the plan's length, so one pass is the whole run."""
+
+    def __init__(self, *args: Any, plan: BatchPlan, loss_of: Callable | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._plan = plan
+        self._loss_of = loss_of
+        self.target_tokens = 0
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = DataLoader(self.train_dataset, batch_sampler=self._plan, collate_fn=self.data_collator)
+        return self.accelerator.prepare(loader)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+    ):
+        if "labels" in inputs:
+            self.target_tokens += int((inputs["labels"] != -100).sum())
+        if self._loss_of is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        with self.accelerator.autocast():  # the Trainer's own reaches no further than the model's forward
+            return self._loss_of(model, inputs)
+
+
+class LossLog(TrainerCallback):
+    """Collects the loss curve; it is part of the resumable state, so a resumed run has no gap in it."""
+
+    def __init__(self, plan: BatchPlan) -> None:
+        self.plan = plan
+        self.trainer: PlannedTrainer | None = None
+        self.rows: list[dict[str, float]] = []
+
+    def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            row = {
+                "step": state.global_step,
+                "epoch": round(self.plan.epoch_at(state.global_step), 4),
+                "target_tokens": self.trainer.target_tokens,
+                "loss": round(float(logs["loss"]), 6),
+                "learning_rate": float(f"{logs['learning_rate']:.6g}"),
+                "grad_norm": round(float(logs["grad_norm"]), 5),
+            }
+            self.rows.append(row)
+
+    def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        write_text(
+            folder / "loss_log.json", json.dumps({"rows": self.rows, "target_tokens": self.trainer.target_tokens})
+        )
+
+    def restore(self, folder: Path) -> None:
+        saved = json.loads((folder / "loss_log.json").read_text(encoding="utf-8"))
+        self.rows, self.trainer.target_tokens = saved["rows"], saved["target_tokens"]
+
+    def write_csv(self, path: Path) -> None:
+        lines = [",".join(_COLUMNS)] + [",".join(str(row[c]) for c in _COLUMNS) for row in self.rows]
+        write_text(path, "\n".join(lines) + "\n")
+
+
+def train(
+    name: str,
+    model: PreTrainedModel,
+    dataset: Dataset,
+    collate: Collate,
+    plan: BatchPlan,
+    loop: LoopParams,
+    params: Params,
+    fingerprint: str,
+    loss_of: Callable | None = None,
+) -> LossLog:
+    """Train ``model`` in place through ``plan``. Interrupted and called again with the same ``fingerprint`` (of all
+    that goes in), it goes on from the last saved state and ends with the same weights as an undisturbed run."""
+    set_seed(params.seed)
+    transformers_logging.set_verbosity_warning()
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ["WANDB_MODE"] = params.wandb.mode
+    os.environ["WANDB_PROJECT"] = params.wandb.project
+    if not torch.cuda.is_available():
+        # Sequences are short: on a CPU the fused attention's backward pass takes longer than plain products.
+        model.set_attn_implementation("eager")
+    with resume_folder(name, fingerprint) as folder:
+        arguments = TrainingArguments(
+            output_dir=str(folder),
+            run_name=name,
+            max_steps=len(plan),
+            learning_rate=loop.learning_rate,
+            warmup_steps=int(loop.warmup_ratio * len(plan)),
+            lr_scheduler_type=loop.lr_scheduler_type,
+            lr_scheduler_kwargs=_scheduler_arguments(loop, len(plan)),
+            weight_decay=loop.weight_decay,
+            optim="adamw_torch_fused",
+            adam_beta2=0.98,
+            max_grad_norm=1.0,
+            bf16=use_bf16(params.machine.precision),
+            use_cpu=not torch.cuda.is_available(),
+            logging_steps=min(params.machine.logging_steps, max(1, len(plan) // 4)),
+            logging_nan_inf_filter=False,
+            save_steps=params.machine.save_steps,
+            save_total_limit=1,
+            seed=params.seed,
+            report_to=[] if params.wandb.mode == "disabled" else ["wandb"],
+            remove_unused_columns=False,
+            disable_tqdm=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+        )
+        log = LossLog(plan)
+        trainer = PlannedTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=dataset,
+            data_collator=collate,
+            callbacks=[log, StopOnSignal()],
+            plan=plan,
+            loss_of=loss_of,
+        )
+        log.trainer = trainer
+        last = _last_state(folder)
+        if last is not None:
+            log.restore(last)
+            print(f"{name}: resuming from step {last.name.removeprefix('checkpoint-')}", flush=True)
+        started = time.perf_counter()
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        seconds = time.perf_counter() - started
+        samples = sum(len(batch) for batch in plan.batches)
+        print(f"{name}: {len(plan)} steps, {samples} samples, {samples / seconds:.0f} samples/s, {seconds:.0f} s")
+    return log
+
+
+class StopOnSignal(TrainerCallback):
+    """SIGINT and SIGTERM save the state and end the process with a code other than 0."""
+
+    def __init__(self) -> None:
+        self.caught = False
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, *_: Any) -> None:
+        self.caught = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        control.should_save = control.should_save or self.caught
+        return control
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        if self.caught:
+            raise KeyboardInterrupt
+
+
+def _scheduler_arguments(loop: LoopParams, steps: int) -> dict[str, Any]:
+    if loop.lr_scheduler_type == "cosine_with_min_lr":
+        return {"min_lr_rate": 0.1}
+    if loop.lr_scheduler_type == "warmup_stable_decay":
+        return {"num_decay_steps": max(1, steps // 3)}
+    return {}
+
+
+def fingerprint_of(*parts: Any) -> str:
+    """A digest of params (as JSON), files and folders: what must be equal for a resumption to be right."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            for file in sorted(part.rglob("*")) if part.is_dir() else [part]:
+                if file.is_file():
+                    digest.update(file.name.encode())
+                    with file.open("rb") as stream:
+                        digest.update(hashlib.file_digest(stream, "sha256").digest())
+        else:
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def resume_folder(stage: str, fingerprint: str) -> Iterator[Path]:
+    """A folder for a stage's saved states: kept when the block fails, removed when it succeeds.
+
+    It is no output of DVC's (which deletes outputs before a re-run), and it is locked: when dvc is killed, its
+    child trains on, and a second one must not write beside it. Raises InputError if another process holds it.
+    """
+    RESUME_ROOT.mkdir(parents=True, exist_ok=True)
+    folder = RESUME_ROOT / f"{stage}-{fingerprint}"
+    with (RESUME_ROOT / f"{stage}-{fingerprint}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another process is already training {stage} here: wait for it, or stop it first"
+            ) from None
+        folder.mkdir(exist_ok=True)
+        yield folder
+        shutil.rmtree(folder)
+        Path(lock.name).unlink()
+
+
+def _last_state(folder: Path) -> Path | None:
+    """The newest complete state; the trainer's state file is written last but for our log."""
+    states = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    complete = [
+        state for state in states if (state / "loss_log.json").exists() and (state / "trainer_state.json").exists()
+    ]
+    return complete[-1] if complete else None

@@ -1,0 +1,143 @@
+"""Stage language: a LlamaForCausalLM, trained on text only, before it ever sees a picture.
+
+in: data/prepared, data/tokenizer; params seed, data.image_size, vision.patch_size, language.
+out: data/language, reports/loss/language.csv
+
+Its dialogues are those of the train scenes. Where a picture's patches will stand, each place holds words instead:
+what is there, as the sum of the words' embeddings. A decoder of this size learns so to look up a place and to tell
+what is in several of them; a large chat model brings both along. What is left for pretraining is to put patch
+features where such sums lie, and that a linear projector can do.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from model.modeling import target_loss
+from stages.common.batches import plan_batches
+from stages.common.chat import END, IMAGE, PAD, START, Encoder, load_tokenizer
+from stages.common.errors import run_stage
+from stages.common.files import whole_folder
+from stages.common.params import LanguageParams, load_params
+from stages.common.paths import LANGUAGE, LOSS_LOGS, SHARDS, TOKENIZER
+from stages.common.regions import box_weights
+from stages.common.samples import PadCollate, Sample, SampleDataset
+from stages.common.shards import read_rows
+from stages.common.training import fingerprint_of, train
+from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, Scene
+
+_QUESTIONS_PER_SCENE = 4
+_SHARE_OF_PATCH = 0.3  # of a patch that an object must cover to be what the patch shows
+
+
+def build_language_model(params: LanguageParams, vocab_size: int, encoder: Encoder) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=params.hidden_size,
+        intermediate_size=params.intermediate_size,
+        num_hidden_layers=params.num_hidden_layers,
+        num_attention_heads=params.num_attention_heads,
+        num_key_value_heads=params.num_key_value_heads,
+        max_position_embeddings=params.max_position_embeddings,
+        rope_parameters={"rope_type": "default", "rope_theta": params.rope_theta},
+        rms_norm_eps=params.rms_norm_eps,
+        tie_word_embeddings=True,
+        bos_token_id=encoder.token_id(START),
+        eos_token_id=encoder.token_id(END),
+        pad_token_id=encoder.token_id(PAD),
+    )
+    return LlamaForCausalLM(config)
+
+
+def place_words(scene: Scene, grid: int, rng: random.Random) -> list[str]:
+    """What each patch of the picture shows, [grid * grid]: colour and kind of an object, or the background."""
+    words = [rng.choice(BACKGROUNDS[scene.background].words)] * (grid * grid)
+    for group in scene.groups:
+        name = rng.choice(COLOUR_WORDS[group.colour]) + rng.choice(KINDS[group.kind].words)
+        for box in group.boxes:
+            for patch in np.flatnonzero(box_weights(box, grid) > _SHARE_OF_PATCH):
+                words[patch] = name
+    return words
+
+
+class PlaceDataset(SampleDataset):
+    """Text samples whose places hold words: ``words`` is [samples][P] lists of token ids."""
+
+    def __init__(self, samples: list[Sample], words: list[list[list[int]]], image_id: int) -> None:
+        super().__init__(samples, None, len(words[0]), image_id)
+        self._words = words
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return super().__getitem__(index) | {"words": self._words[index]}
+
+
+class PlaceCollate(PadCollate):
+    """Adds ``words`` [B, P, W], filled up with -1."""
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
+        most = max(len(place) for item in items for place in item["words"])
+        filled = [[place + [-1] * (most - len(place)) for place in item["words"]] for item in items]
+        return super().__call__(items) | {"words": torch.tensor(filled)}
+
+
+def text_samples(scenes: int, grid: int, encoder: Encoder, seed: int) -> tuple[list[Sample], list[list[list[int]]]]:
+    """Per scene one caption, one description and some questions, each with the words of its places."""
+    samples: list[Sample] = []
+    words = []
+    for number, row in enumerate(read_rows("train", ["scene", "texts"], scenes)):
+        rng = random.Random(f"{seed}/language/{number}")
+        scene = Scene.from_json(row["scene"])
+        by_task = {task: [t for t in row["texts"] if t["task"] == task] for task in ("caption", "description")}
+        questions = [t for t in row["texts"] if t["task"] not in by_task]
+        dialogues = [[rng.choice(by_task["caption"])], [rng.choice(by_task["description"])]]
+        dialogues.append(rng.sample(questions, min(_QUESTIONS_PER_SCENE, len(questions))))
+        for dialogue in dialogues:
+            turns = [(text["question"], text["answer"]) for text in dialogue]
+            samples.append((number, *encoder.dialogue(turns, image=True)))
+            words.append([encoder.ids(place) for place in place_words(scene, grid, rng)])
+    return samples, words
+
+
+def language_loss(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int) -> Tensor:
+    table = model.get_input_embeddings()
+    known = (batch["words"] >= 0).unsqueeze(-1)
+    places = (table(batch["words"].clamp(min=0)) * known).sum(2)  # [B, P, D]
+    mask = (batch["input_ids"] == image_id).unsqueeze(-1)
+    embeddings = table(batch["input_ids"]).masked_scatter(mask, places)
+    hidden = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    return target_loss(hidden, batch["labels"], model.lm_head, None)[0]
+
+
+def main() -> None:
+    params = load_params()
+    tokenizer = load_tokenizer()
+    encoder = Encoder(tokenizer)
+    image_id = encoder.token_id(IMAGE)
+    grid = params.data.image_size // params.vision.patch_size
+    dataset = PlaceDataset(*text_samples(params.language.scenes, grid, encoder, params.seed), image_id)
+    torch.manual_seed(params.seed)
+    model = build_language_model(params.language, len(tokenizer), encoder)
+    log = train(
+        "language",
+        model,
+        dataset,
+        PlaceCollate(tokenizer.pad_token_id),
+        plan_batches(dataset.lengths, params.language.batch_tokens, params.language.epochs, True, params.seed),
+        params.language,
+        params,
+        fingerprint_of(params.seed, grid, params.language.model_dump(), SHARDS, TOKENIZER),
+        loss_of=lambda model, batch: language_loss(model, batch, image_id),
+    )
+    with whole_folder(LANGUAGE) as folder:
+        model.save_pretrained(folder)
+    log.write_csv(LOSS_LOGS / "language.csv")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,57 @@
+"""Stage sft@phase: one fine-tuning phase of everything but the vision encoder: `python -m stages.sft PHASE`.
+
+in: data/sft/<phase>, data/features, the checkpoint that the phase names in `after`; params seed, sft.
+out: checkpoints/sft-<phase>, reports/loss/sft-<phase>.csv
+"""
+
+from __future__ import annotations
+
+import sys
+
+from stages.common.batches import plan_batches
+from stages.common.chat import IMAGE, load_tokenizer
+from stages.common.checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
+from stages.common.errors import InputError, run_stage
+from stages.common.features import load_features
+from stages.common.params import load_params
+from stages.common.paths import FEATURES, LOSS_LOGS, PHASES
+from stages.common.samples import PadCollate, SampleDataset, read_samples
+from stages.common.training import fingerprint_of, train
+
+
+def main() -> None:
+    params = load_params()
+    phase = sys.argv[1] if len(sys.argv) == 2 else ""
+    if phase not in params.sft.phases:
+        raise InputError(f"usage: python -m stages.sft PHASE, one of {', '.join(params.sft.phases)}")
+    name = f"sft-{phase}"
+    after = params.sft.phases[phase].after
+    tokenizer = load_tokenizer()
+    model = load_checkpoint(after)
+    model.model.vision_tower.requires_grad_(False)
+    samples = read_samples(PHASES / phase / "samples.parquet")
+    image_id = tokenizer.convert_tokens_to_ids(IMAGE)
+    dataset = SampleDataset(samples, load_features("train"), model.config.image_tokens, image_id)
+    loop = params.sft
+    log = train(
+        name,
+        model,
+        dataset,
+        PadCollate(tokenizer.pad_token_id),
+        plan_batches(dataset.lengths, loop.batch_tokens, loop.epochs, loop.shuffle, params.seed),
+        loop,
+        params,
+        fingerprint_of(
+            params.seed,
+            loop.model_dump(exclude={"phases", "max_len", "fit", "question_share"}),
+            PHASES / phase,
+            checkpoint_path(after),
+            FEATURES,
+        ),
+    )
+    save_checkpoint(model, tokenizer, checkpoint_path(name))
+    log.write_csv(LOSS_LOGS / f"{name}.csv")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,83 @@
+"""Stage tokenizer: a BPE tokenizer with a chat template, trained on the prepared texts.
+
+in: data/prepared; params seed, tokenizer. out: data/tokenizer
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from stages.common.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS, START
+from stages.common.errors import run_stage
+from stages.common.files import whole_folder
+from stages.common.params import TokenizerParams, load_params
+from stages.common.paths import TOKENIZER
+from stages.common.shards import read_rows
+
+ALONE = r"[\s，。、？！：；的在是和]"  # particles and punctuation that never join a longer token
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+
+
+def corpus(scenes: int) -> Iterator[str]:
+    for row in read_rows("train", ["texts"], scenes):
+        for text in row["texts"]:
+            yield f"user\n{text['question']}"
+            yield "assistant\n" + "".join(text["answer"])
+
+
+def train_tokenizer(texts: Iterator[str], params: TokenizerParams) -> PreTrainedTokenizerFast:
+    """BPE over characters, with bytes for what the corpus never showed.
+
+    Two things keep tokens near words, because templates repeat and BPE would else learn whole sentences:
+    particles and punctuation stand alone, and no token is longer than ``max_token_length`` characters.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(ALONE), "isolated")
+    trainer = trainers.BpeTrainer(
+        vocab_size=params.vocab_size - len(BYTES),
+        special_tokens=list(SPECIAL_TOKENS),
+        max_token_length=params.max_token_length,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = with_byte_fallback(tokenizer)
+    tokenizer.add_tokens(["user", "assistant"])  # in every prompt, and longer than max_token_length
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=START,
+        eos_token=END,
+        pad_token=PAD,
+        unk_token=PAD,
+        extra_special_tokens={"image_token": SPECIAL_TOKENS[3]},
+        padding_side="left",
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def with_byte_fallback(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer with a token for each byte, so that any text can be encoded and decoded again."""
+    description = json.loads(tokenizer.to_str())
+    vocabulary = description["model"]["vocab"]
+    for byte in BYTES:
+        vocabulary[byte] = len(vocabulary)
+    description["model"]["byte_fallback"] = True
+    tokenizer = Tokenizer.from_str(json.dumps(description))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
+
+
+def main() -> None:
+    params = load_params()
+    tokenizer = train_tokenizer(corpus(params.tokenizer.scenes), params.tokenizer)
+    with whole_folder(TOKENIZER) as folder:
+        tokenizer.save_pretrained(folder)
+    print(f"trained a tokenizer of {len(tokenizer)} tokens")
+
+
+if __name__ == "__main__":
+    run_stage(main)
