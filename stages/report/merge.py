@@ -1,0 +1,317 @@
+"""What the other stages left, read once, checked and merged by checkpoint.
+
+Checkpoints are named by params.yaml, never by what lies in a folder: the files of a phase that has been removed
+stay behind and must not come back into the report.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from stages.common.errors import InputError
+from stages.common.params import Params
+from stages.common.shards import SHARDS, read_rows
+from stages.common.world import Scene
+
+REPORTS = Path("reports")
+PHASES = Path("data/sft")
+PRETRAIN = "pretrain"
+LOSS_COLUMNS = ("phase", "step", "timeline", "epoch", "loss")
+METRIC_COLUMNS = ("checkpoint", "metric", "value", "low", "high")
+DESCRIBING_TASKS = ("description", "caption")
+_EPOCH_SLACK = 0.01  # a log that ends at epoch 2.004 has two epochs, not three
+_DECIMALS = 4  # of merged figures: finer than any interval, coarse enough to read in a terminal
+
+
+class Record(BaseModel):
+    """A record of another stage; fields that the report does not need may be there."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Interval(Record):
+    """A figure with its bootstrap interval; all three are None where the figure is undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @field_validator("value", "low", "high")
+    @classmethod
+    def _finite(cls, number: float | None) -> float | None:
+        return number if number is not None and math.isfinite(number) else None
+
+    @property
+    def defined(self) -> bool:
+        return self.value is not None and self.low is not None and self.high is not None
+
+
+class Evaluation(Record):
+    checkpoint: str
+    parameters: int
+    parameters_vision: int
+    scenes: int
+    intervals: dict[str, Interval]
+
+
+class Mention(Record):
+    """An object word in an answer; ``start`` and ``end`` are character offsets."""
+
+    kind: str
+    word: str
+    start: int
+    end: int
+    colour: str | None = None
+    supported: bool
+    colour_right: bool | None = None
+
+
+class Answer(Record):
+    id: str
+    split: str
+    task: str
+    prompt: str
+    answer: str
+    reference: str
+    mentions: tuple[Mention, ...]
+    missed: tuple[str, ...]
+
+
+class PhaseData(Record):
+    """What a phase was taught, counted over one epoch. ``dropped``: answers that did not fit the limit."""
+
+    phase: str
+    samples: int
+    target_tokens: int
+    dropped: int
+    max_len: int
+    longest_answer: int
+
+
+class LossRow(NamedTuple):
+    """One logged step; ``target_tokens`` and ``epoch`` count from the start of this training run."""
+
+    step: int
+    epoch: float
+    target_tokens: int
+    loss: float
+
+
+class Picture(NamedTuple):
+    scene: Scene
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``answers``: to the fixed scenes, by (scene id, task). ``phase`` and ``data`` are None for pretraining."""
+
+    name: str
+    phase: str | None
+    after: str | None
+    loss: tuple[LossRow, ...]
+    evaluation: Evaluation
+    answers: Mapping[tuple[str, str], Answer]
+    reference_lengths: Mapping[str, float]  # task -> mean characters of the references on the test scenes
+    data: PhaseData | None
+
+    @property
+    def target_tokens(self) -> int:
+        """Target tokens seen in this training run, as far as the log goes."""
+        return self.loss[-1].target_tokens if self.loss else 0
+
+
+@dataclass(frozen=True)
+class Run:
+    params: Params
+    checkpoints: Mapping[str, Checkpoint]
+    pictures: tuple[Picture, ...]
+
+
+def checkpoint_names(params: Params) -> list[str]:
+    return [PRETRAIN, *(f"sft-{phase}" for phase in params.sft.phases)]
+
+
+def load_run(params: Params, root: Path = Path()) -> Run:
+    """All inputs of the report. Raises InputError that names the file that is missing or wrong."""
+    pictures = tuple(
+        Picture(Scene.from_json(row["scene"]), row["image"]["bytes"])
+        for row in read_rows("fixed", ("id", "image", "scene"), root=root / SHARDS)
+    )
+    checkpoints = {}
+    for name in checkpoint_names(params):
+        phase = None if name == PRETRAIN else name.removeprefix("sft-")
+        folder = root / REPORTS / "evaluation" / name
+        answers = read_answers(folder / "answers.jsonl")
+        fixed = {(answer.id, answer.task): answer for answer in reversed(answers) if answer.split == "fixed"}
+        for picture in pictures:
+            for task in DESCRIBING_TASKS:
+                if (picture.scene.id, task) not in fixed:
+                    raise InputError(f"{folder / 'answers.jsonl'} has no {task} of scene {picture.scene.id}")
+        checkpoints[name] = Checkpoint(
+            name=name,
+            phase=phase,
+            after=None if phase is None else params.sft.phases[phase].after,
+            loss=read_loss(root / REPORTS / "loss" / f"{name}.csv"),
+            evaluation=_read_evaluation(folder / "metrics.json", name),
+            answers=fixed,
+            reference_lengths=_reference_lengths(answers),
+            data=None if phase is None else _read_json(root / PHASES / phase / "summary.json", PhaseData),
+        )
+    return Run(params, checkpoints, pictures)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run `dvc repro` to make it") from None
+
+
+RecordType = TypeVar("RecordType", bound=Record)
+
+
+def _checked(record: type[RecordType], text: str, where: str) -> RecordType:
+    try:
+        return record.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{where}: {f'{name}: ' if name else ''}{first['msg']}") from None
+
+
+def _read_json(path: Path, record: type[RecordType]) -> RecordType:
+    return _checked(record, _read(path), str(path))
+
+
+def _read_evaluation(path: Path, name: str) -> Evaluation:
+    evaluation = _read_json(path, Evaluation)
+    if evaluation.checkpoint != name:
+        raise InputError(f"{path} belongs to checkpoint '{evaluation.checkpoint}', not '{name}'")
+    return evaluation
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """The captions and descriptions in an answers file, in its order; answers to questions are left out."""
+    answers = []
+    for number, line in enumerate(_read(path).splitlines(), start=1):
+        where = f"{path}, line {number}"
+        try:
+            task = json.loads(line).get("task")
+        except (json.JSONDecodeError, AttributeError):
+            raise InputError(f"{where}: not a JSON object") from None
+        if task in DESCRIBING_TASKS:
+            answers.append(_checked(Answer, line, where))
+    return answers
+
+
+def _reference_lengths(answers: Sequence[Answer]) -> dict[str, float]:
+    lengths = {
+        task: [len(answer.reference) for answer in answers if answer.split == "test" and answer.task == task]
+        for task in DESCRIBING_TASKS
+    }
+    return {task: sum(values) / len(values) for task, values in lengths.items() if values}
+
+
+def read_loss(path: Path) -> tuple[LossRow, ...]:
+    """A loss log. Raises InputError for a missing column or a value that is no number."""
+    rows = []
+    for number, row in enumerate(csv.DictReader(io.StringIO(_read(path))), start=2):
+        try:
+            values = int(row["step"]), float(row["epoch"]), round(float(row["target_tokens"])), float(row["loss"])
+        except KeyError as error:
+            raise InputError(f"{path}: no column {error}") from None
+        except (TypeError, ValueError):
+            raise InputError(f"{path}, line {number}: a value is missing or no number") from None
+        rows.append(LossRow(*values))
+    return tuple(rows)
+
+
+def timeline_starts(run: Run) -> dict[str, int]:
+    """Target tokens that each training run starts at: where the checkpoint it continues ended.
+
+    Two arms that branch off one checkpoint start at the same place.
+    """
+
+    def start(name: str) -> int:
+        parent = run.checkpoints[name].after
+        return 0 if parent is None else start(parent) + run.checkpoints[parent].target_tokens
+
+    return {name: start(name) for name in run.checkpoints}
+
+
+def epoch_boundaries(rows: Sequence[LossRow]) -> list[float]:
+    """Target tokens, within this training run, at which one epoch ends and another begins.
+
+    The log has no row at the very boundary, so its place is interpolated between its neighbours.
+    """
+    if not rows:
+        return []
+    boundaries = []
+    for epoch in range(1, math.ceil(rows[-1].epoch - _EPOCH_SLACK)):
+        before = max((r for r in rows if r.epoch <= epoch), key=lambda r: r.epoch, default=LossRow(0, 0.0, 0, 0.0))
+        after = min((r for r in rows if r.epoch > epoch), key=lambda r: r.epoch)
+        share = (epoch - before.epoch) / (after.epoch - before.epoch)
+        boundaries.append(before.target_tokens + share * (after.target_tokens - before.target_tokens))
+    return boundaries
+
+
+def loss_table(run: Run) -> list[dict[str, Any]]:
+    """All loss logs on one time line, target tokens from the start of pretraining; long form."""
+    starts = timeline_starts(run)
+    return [
+        {
+            "phase": name,
+            "step": row.step,
+            "timeline": starts[name] + row.target_tokens,
+            "epoch": row.epoch,
+            "loss": row.loss,
+        }
+        for name, checkpoint in run.checkpoints.items()
+        for row in checkpoint.loss
+    ]
+
+
+def metric_values(run: Run) -> dict[str, dict[str, float | None]]:
+    """{checkpoint: {metric: value}}, for `dvc metrics`; None where a figure is undefined."""
+    return {
+        name: {metric: _rounded(interval.value) for metric, interval in checkpoint.evaluation.intervals.items()}
+        for name, checkpoint in run.checkpoints.items()
+    }
+
+
+def metric_table(run: Run) -> list[dict[str, Any]]:
+    """Figures with intervals in long form, for `dvc plots`; an undefined figure has no row."""
+    return [
+        {
+            "checkpoint": name,
+            "metric": metric,
+            "value": _rounded(interval.value),
+            "low": _rounded(interval.low),
+            "high": _rounded(interval.high),
+        }
+        for name, checkpoint in run.checkpoints.items()
+        for metric, interval in checkpoint.evaluation.intervals.items()
+        if interval.value is not None
+    ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, _DECIMALS)
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

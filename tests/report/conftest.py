@@ -1,0 +1,122 @@
+"""A small run for the report: two scenes, a chain of two phases and a control, with figures made up for the test."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from stages.common.params import Params
+from stages.common.shards import write_shard
+from stages.common.world import Group, Scene
+
+ROOT = Path(__file__).resolve().parents[2]
+BOX = ((0.1, 0.1, 0.4, 0.4),)
+SCENES = (
+    Scene("小狗-dog", "seaside", (Group("dog", "red", 1, 1, 1, BOX), Group("ball", "blue", 1, 1, 2, BOX)), ()),
+    Scene("cat", "room", (Group("cat", "black", 2, 1, 1, BOX),), ()),
+)
+PHASES = {
+    "short": {"after": "pretrain", "max_len": 32, "target_tokens": 1000, "match": None},
+    "long": {"after": "sft-short", "max_len": None, "target_tokens": 2000, "match": None},
+    "direct": {"after": "pretrain", "max_len": None, "target_tokens": None, "match": "long"},
+}
+COUNTED = {"short": 1003, "long": 2001, "direct": 3004}
+CHAIR_I = {"pretrain": 0.30, "sft-short": 0.20, "sft-long": 0.10, "sft-direct": 0.20}
+
+
+def mention(answer: str, word: str, kind: str, **fields: Any) -> dict[str, Any]:
+    start = answer.index(word)
+    base = {"kind": kind, "word": word, "start": start, "end": start + len(word), "colour": None}
+    return base | {"supported": True, "colour_right": None} | fields
+
+
+class Inputs:
+    """The files that other stages would have written under ``root``; change one, then ask for the run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        raw["sft"]["phases"] = {name: dict(phase) for name, phase in PHASES.items()}
+        raw["sft"]["epochs"] = 2
+        self.raw = raw
+        self.write_pictures(SCENES)
+        for name in ("pretrain", *(f"sft-{phase}" for phase in PHASES)):
+            self.write_checkpoint(name)
+
+    @property
+    def params(self) -> Params:
+        return Params.model_validate(self.raw)
+
+    def write(self, path: str, text: str) -> Path:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    def write_pictures(self, scenes: tuple[Scene, ...]) -> None:
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8), (200, 30, 30)).save(buffer, "PNG")
+        image = {"bytes": buffer.getvalue(), "path": "x.png"}
+        folder = self.root / "data/prepared"
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [{"id": s.id, "image": image, "scene": s.to_json(), "texts": []} for s in scenes]
+        write_shard(folder / "fixed-00000.parquet", rows)
+
+    def write_checkpoint(self, name: str) -> None:
+        phase = name.removeprefix("sft-")
+        tokens = 2 * COUNTED.get(phase, 500)
+        rows = [f"{step},{step / 2},{tokens * step // 4},{3.0 / step},0.001,1.0" for step in (1, 2, 3, 4)]
+        self.write(
+            f"reports/loss/{name}.csv", "step,epoch,target_tokens,loss,learning_rate,grad_norm\n" + "\n".join(rows)
+        )
+        self.write_metrics(name, {"chair_i": (CHAIR_I[name], 0.02), "precision": (0.9, 0.02), "recall": (0.8, 0.02)})
+        if name != "pretrain":
+            summary = {"phase": phase, "samples": 50, "target_tokens": COUNTED[phase], "dropped": 3, "max_len": 32}
+            summary |= {"longest_answer": 30, "match": PHASES[phase]["match"], "chain_target_tokens": COUNTED[phase]}
+            self.write(f"data/sft/{phase}/summary.json", json.dumps(summary))
+        self.write_answers(name, {scene.id: self.answer("图中有东西。") for scene in SCENES})
+
+    def write_metrics(self, name: str, figures: dict[str, tuple[float | None, float]]) -> None:
+        intervals = {
+            key: {"value": value, "low": value and value - spread, "high": value and value + spread}
+            for key, (value, spread) in figures.items()
+        }
+        metrics = {"checkpoint": name, "parameters": 3_400_000, "parameters_vision": 1_900_000, "scenes": 40}
+        self.write(f"reports/evaluation/{name}/metrics.json", json.dumps(metrics | {"intervals": intervals}))
+
+    @staticmethod
+    def answer(text: str, mentions: tuple[dict[str, Any], ...] = (), missed: tuple[str, ...] = ()) -> dict[str, Any]:
+        return {"answer": text, "mentions": list(mentions), "missed": list(missed)}
+
+    def write_answers(self, name: str, answers: dict[str, dict[str, Any]]) -> None:
+        """Descriptions and captions alike; a test scene and a yes/no question stand between, as in real files."""
+        rest = {"split": "fixed", "prompt": "请描述。", "reference": "参考。"}
+        rows: list[dict[str, Any]] = [
+            {
+                "id": "test-1",
+                "task": "random",
+                "split": "test",
+                "prompt": "有鱼吗？",
+                "answer": "没有。",
+                "parsed": "no",
+            },
+            {"id": "test-1", "task": "description", **rest, **self.answer("测试。"), "split": "test"},
+        ]
+        rows += [
+            {"id": key, "task": task, **rest, **value}
+            for task in ("caption", "description")
+            for key, value in answers.items()
+        ]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self.write(f"reports/evaluation/{name}/answers.jsonl", text)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Inputs:
+    return Inputs(tmp_path)
