@@ -91,7 +91,7 @@ $(PLOTS): stages/report/plots_template.py $(STAMP)
 # DVC goes with git where git tracks this folder. Unpacked without git, or inside somebody else's repository (which
 # DVC would write its experiments into), it has to be told to go without.
 .PHONY: scm
-scm: $(STAMP)
+scm: $(PLOTS)
 	@told() { grep -qs 'no_scm = true' .dvc/config.local; }; \
 	if git --version >/dev/null 2>&1 && { [ -e .git ] || git ls-files --error-unmatch Makefile >/dev/null 2>&1; }; then \
 	  ! told || dvc config --local --quiet --unset core.no_scm; \

@@ -27,8 +27,8 @@ def read_preset(path: Path) -> dict[str, str]:
         raise InputError(f"{path} is missing; presets there: {others}") from None
     values: dict[str, str] = {}
     for option, setting in zip(words[::2], [*words[1::2], ""], strict=False):
-        key, equals, value = setting.partition("=")
-        if option != "-S" or not key or not equals or key[0] in "+~":
+        key, _, value = setting.partition("=")
+        if option != "-S" or not key or key[0] in "+~" or not value:
             raise InputError(f"{path}: expected -S key=value, found '{option} {setting}'")
         values[key] = value
     return values
@@ -42,7 +42,8 @@ def apply_preset(text: str, values: dict[str, str]) -> str:
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     nodes = {key: _scalar(root, key) for key in values}
     for key, node in sorted(nodes.items(), key=lambda item: -item[1].start_mark.index):
-        text = text[: node.start_mark.index] + values[key] + text[node.end_mark.index :]
+        gap = " " if node.start_mark.index == node.end_mark.index else ""  # null, written as nothing after the colon
+        text = text[: node.start_mark.index] + gap + values[key] + text[node.end_mark.index :]
     return text
 
 

@@ -8,7 +8,9 @@ scene's truth is kept in. Drawing and wording live in ``stages/prepare``; scorin
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Literal
 
 Layer = Literal["sky", "ground"]
@@ -199,3 +201,10 @@ class Scene:
             Group(**{**group, "boxes": tuple(tuple(box) for box in group["boxes"])}) for group in raw["groups"]
         )
         return cls(raw["id"], raw["background"], groups, tuple(tuple(r) for r in raw["relations"]))
+
+
+@lru_cache(maxsize=8)
+def held_out_pairs(seed: int, pairs_per_kind: int) -> frozenset[tuple[str, str]]:
+    """Combinations (kind, colour) that only the test split shows: ``pairs_per_kind`` colours of each kind."""
+    rng = random.Random(f"{seed}/held-out")
+    return frozenset((kind, colour) for kind in KINDS for colour in rng.sample(sorted(COLOURS), pairs_per_kind))

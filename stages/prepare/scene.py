@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from stages.common.params import DataParams
-from stages.common.world import BACKGROUNDS, COLOURS, KINDS, Group, Relation, Scene
+from stages.common.world import BACKGROUNDS, COLOURS, KINDS, Group, Relation, Scene, held_out_pairs
 
 SPLITS = ("train", "validation", "test")
 _SHARE_OF_HASHES = {"train": (0, 80), "validation": (80, 90), "test": (90, 100)}
@@ -23,13 +23,6 @@ _LAYER_ROWS = {"sky": (0, 1), "ground": (1, 2)}
 _MAX_DRAWS = 10_000
 
 Cell = tuple[int, int]
-
-
-@lru_cache(maxsize=8)
-def held_out_pairs(seed: int, pairs_per_kind: int) -> frozenset[tuple[str, str]]:
-    """Combinations (kind, colour) that only the test split shows: ``pairs_per_kind`` colours of each kind."""
-    rng = random.Random(f"{seed}/held-out")
-    return frozenset((kind, colour) for kind in KINDS for colour in rng.sample(sorted(COLOURS), pairs_per_kind))
 
 
 def sample_scene(params: DataParams, seed: int, split: str, index: int) -> Scene:
