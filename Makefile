@@ -8,6 +8,9 @@ STAMP := .venv/made-from
 PLOTS := .venv/dvc-plots.html
 NO_GIT := Without git: dvc repro, dvc dag, dvc metrics show and dvc plots show work; dvc exp and every dvc ... diff do \
 not. To have them: git init, git add ., git commit -m start, make setup.
+NO_NAME := git does not know your name and e-mail; dvc exp run needs them once a tracked file has changed: \
+git config user.name "...", git config user.email "...".
+# For the commands in dvc.yaml, which say plain python.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # An environment does not work from another folder than the one it was made in.
@@ -24,23 +27,23 @@ setup: $(PLOTS) scm  ## the environment in .venv, from requirements.lock; nothin
 
 .PHONY: repro
 repro: setup  ## everything from an empty folder to reports/index.html; later only what changed
-	@python -m stages.common.params
-	@dvc repro
+	@.venv/bin/python -m stages.common.params
+	@.venv/bin/dvc repro
 	@echo "The report: $(CURDIR)/reports/index.html"
 	@if grep -qs 'no_scm = true' .dvc/config.local; then echo "$(NO_GIT)"; fi
 
 .PHONY: preset
 preset: setup  ## write a size of run into params.yaml: make preset PRESET=smoke
-	@python -m stages.common.preset presets/$(PRESET).args
+	@.venv/bin/python -m stages.common.preset presets/$(PRESET).args
 
 .PHONY: test
 test: setup  ## the tests; some of them: make test ARGS="-k preset"
-	@python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest $(ARGS)
 
 .PHONY: lint
 lint: setup  ## ruff: rules and layout
-	@ruff check
-	@ruff format --check
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
 
 .PHONY: lock
 lock:  ## requirements.lock anew, from pyproject.toml
@@ -84,8 +87,8 @@ $(STAMP): requirements.lock
 # `dvc plots show` loads its drawing library from the network unless its page brings it along. The setting is local
 # because DVC fails on a page that is not there.
 $(PLOTS): stages/report/plots_template.py $(STAMP)
-	@python -m stages.report.plots_template $@.partial
-	@dvc config --local --quiet plots.html_template ../$@
+	@.venv/bin/python -m stages.report.plots_template $@.partial
+	@.venv/bin/dvc config --local --quiet plots.html_template ../$@
 	@mv $@.partial $@
 
 # DVC goes with git where git tracks this folder. Unpacked without git, or inside somebody else's repository (which
@@ -95,6 +98,7 @@ scm: $(PLOTS)
 	@told() { grep -qs 'no_scm = true' .dvc/config.local; }; \
 	if git --version >/dev/null 2>&1 && { [ -e .git ] || git ls-files --error-unmatch Makefile >/dev/null 2>&1; }; then \
 	  ! told || dvc config --local --quiet --unset core.no_scm; \
+	  { git config user.name && git config user.email; } >/dev/null || echo '$(NO_NAME)'; \
 	else \
 	  told || dvc config --local --quiet core.no_scm true; \
 	  echo "$(NO_GIT)"; \

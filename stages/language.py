@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from model.modeling import target_loss
@@ -32,7 +32,7 @@ from stages.common.shards import read_rows
 from stages.common.training import fingerprint_of, train
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, Scene
 
-_QUESTIONS_PER_SCENE = 4
+_QUESTIONS = 3  # a sample
 _SHARE_OF_PATCH = 0.3  # of a patch that an object must cover to be what the patch shows
 
 
@@ -67,49 +67,67 @@ def place_words(scene: Scene, grid: int, rng: random.Random) -> list[str]:
 
 
 class PlaceDataset(SampleDataset):
-    """Text samples whose places hold words: ``words`` is [samples][P] lists of token ids."""
+    """Text samples whose places hold words: ``places`` is [samples][P] strings."""
 
-    def __init__(self, samples: list[Sample], words: list[list[list[int]]], image_id: int) -> None:
-        super().__init__(samples, None, len(words[0]), image_id)
-        self._words = words
+    def __init__(self, samples: list[Sample], places: list[list[str]], image_id: int) -> None:
+        super().__init__(samples, None, len(places[0]), image_id)
+        self._places = places
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return super().__getitem__(index) | {"words": self._words[index]}
+        return super().__getitem__(index) | {"places": self._places[index]}
 
 
 class PlaceCollate(PadCollate):
-    """Adds ``words`` [B, P, W], filled up with -1."""
+    """Adds what the places hold: ``words`` [U, W], the batch's different ones, filled up with -1, and ``places``
+    [B * P], which of them each place holds."""
+
+    def __init__(self, pad_id: int, encoder: Encoder) -> None:
+        super().__init__(pad_id)
+        self._encoder = encoder
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
-        most = max(len(place) for item in items for place in item["words"])
-        filled = [[place + [-1] * (most - len(place)) for place in item["words"]] for item in items]
-        return super().__call__(items) | {"words": torch.tensor(filled)}
+        seen: dict[str, int] = {}
+        places = [seen.setdefault(place, len(seen)) for item in items for place in item["places"]]
+        words = [self._encoder.ids(place) for place in seen]
+        return super().__call__(items) | {
+            "words": self._pad(words, max(map(len, words)), -1),
+            "places": torch.tensor(places),
+        }
 
 
-def text_samples(scenes: int, grid: int, encoder: Encoder, seed: int) -> tuple[list[Sample], list[list[list[int]]]]:
-    """Per scene one caption, one description and some questions, each with the words of its places."""
+def text_samples(scenes: int, grid: int, encoder: Encoder, seed: int) -> tuple[list[Sample], list[list[str]]]:
+    """Samples and their places. Per scene: how a description begins, a caption with some questions and, for every
+    third scene, a whole description. Beginnings name every object, and naming is what takes the practice."""
     samples: list[Sample] = []
-    words = []
+    places = []
     for number, row in enumerate(read_rows("train", ["scene", "texts"], scenes)):
         rng = random.Random(f"{seed}/language/{number}")
         scene = Scene.from_json(row["scene"])
         by_task = {task: [t for t in row["texts"] if t["task"] == task] for task in ("caption", "description")}
         questions = [t for t in row["texts"] if t["task"] not in by_task]
-        dialogues = [[rng.choice(by_task["caption"])], [rng.choice(by_task["description"])]]
-        dialogues.append(rng.sample(questions, min(_QUESTIONS_PER_SCENE, len(questions))))
-        for dialogue in dialogues:
-            turns = [(text["question"], text["answer"]) for text in dialogue]
+        beginning, whole = rng.sample(by_task["description"], 2)
+        asked = [rng.choice(by_task["caption"]), *rng.sample(questions, _QUESTIONS)]
+        dialogues = [
+            [(beginning["question"], beginning["answer"][: len(scene.groups)])],
+            [(text["question"], text["answer"]) for text in asked],
+        ]
+        if number % 3 == 0:
+            dialogues.append([(whole["question"], whole["answer"])])
+        for turns in dialogues:
             samples.append((number, *encoder.dialogue(turns, image=True)))
-            words.append([encoder.ids(place) for place in place_words(scene, grid, rng)])
-    return samples, words
+            places.append(place_words(scene, grid, rng))
+    return samples, places
 
 
 def language_loss(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int) -> Tensor:
     table = model.get_input_embeddings()
     known = (batch["words"] >= 0).unsqueeze(-1)
-    places = (table(batch["words"].clamp(min=0)) * known).sum(2)  # [B, P, D]
+    sums = (table(batch["words"].clamp(min=0)) * known).sum(1)  # [U, D]
+    # A product instead of an index: the backward pass of an index adds row by row.
+    chosen = nn.functional.one_hot(batch["places"], len(sums)).to(sums.dtype)
     mask = (batch["input_ids"] == image_id).unsqueeze(-1)
-    embeddings = table(batch["input_ids"]).masked_scatter(mask, places)
+    embeddings = table(batch["input_ids"])
+    embeddings = embeddings.masked_scatter(mask, (chosen @ sums).to(embeddings.dtype))
     hidden = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     return target_loss(hidden, batch["labels"], model.lm_head, None)[0]
 
@@ -127,7 +145,7 @@ def main() -> None:
         "language",
         model,
         dataset,
-        PlaceCollate(tokenizer.pad_token_id),
+        PlaceCollate(tokenizer.pad_token_id, encoder),
         plan_batches(dataset.lengths, params.language.batch_tokens, params.language.epochs, True, params.seed),
         params.language,
         params,

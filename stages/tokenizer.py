@@ -19,6 +19,7 @@ from stages.common.paths import TOKENIZER
 from stages.common.shards import read_rows
 
 ALONE = r"[\s，。、？！：；的在是和]"  # particles and punctuation that never join a longer token
+ROLES = ["user", "assistant"]  # in every prompt, and longer than max_token_length
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
@@ -38,14 +39,14 @@ def train_tokenizer(texts: Iterator[str], params: TokenizerParams) -> PreTrained
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(ALONE), "isolated")
     trainer = trainers.BpeTrainer(
-        vocab_size=params.vocab_size - len(BYTES),
+        vocab_size=params.vocab_size - len(BYTES) - len(ROLES),
         special_tokens=list(SPECIAL_TOKENS),
         max_token_length=params.max_token_length,
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer = with_byte_fallback(tokenizer)
-    tokenizer.add_tokens(["user", "assistant"])  # in every prompt, and longer than max_token_length
+    tokenizer.add_tokens(ROLES)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=START,

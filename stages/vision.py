@@ -143,7 +143,7 @@ class ContrastiveCollate:
         }
 
     def _texts(self, texts: list[str]) -> Tensor:
-        ids = [self._encoder.ids(text)[: _MAX_TEXT - 1] + [_TEXT_END] for text in texts]
+        ids = [[*self._encoder.ids(text)[: _MAX_TEXT - 1], _TEXT_END] for text in texts]
         longest = max(map(len, ids))
         return torch.tensor([row + [_TEXT_END] * (longest - len(row)) for row in ids])
 

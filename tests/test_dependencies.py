@@ -12,6 +12,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 ROOMS = {"stages/prepare", "stages/evaluate", "stages/report", "model"}  # folders that are depended on as a whole
 
+PACKAGES = {"stages/__init__.py", "stages/common/__init__.py"}  # nothing in them that a result depends on
+
 
 def module_file(name: str) -> Path | None:
     base = Path(*name.split("."))
@@ -37,10 +39,8 @@ def imported_files(start: Path) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             waiting += [found for name in names if (found := module_file(name)) is not None]
-    return {next((room for room in ROOMS if file.as_posix().startswith(f"{room}/")), file.as_posix()) for file in seen} - {
-        "stages/__init__.py",
-        "stages/common/__init__.py",
-    }
+    names = {file.as_posix() for file in seen}
+    return {next((room for room in ROOMS if name.startswith(f"{room}/")), name) for name in names} - PACKAGES
 
 
 def stages() -> dict[str, dict]:

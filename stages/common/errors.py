@@ -10,7 +10,7 @@ class InputError(Exception):
     """Bad input: the message is one sentence that says which file, what is wrong and what to do."""
 
 
-def run_stage(main: Callable[[], None]) -> None:
+def run_stage(main: Callable[[], object]) -> None:
     """Run ``main``; bad input becomes one line on stderr and exit code 2, an interrupt exit code 130.
 
     An interrupted stage must not exit with 0, or DVC would record half-made outputs as final.

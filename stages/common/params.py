@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from stages.common.errors import InputError
+from stages.common.errors import InputError, run_stage
 
 PARAMS_FILE = Path("params.yaml")
 LONGEST_PROMPT = 12  # characters of the world's longest prompt; a test compares it with the wording
@@ -144,7 +144,8 @@ class SftParams(LoopParams):
         for name, phase in self.phases.items():
             if phase.after not in checkpoints:
                 raise ValueError(
-                    f"phases.{name}.after: no checkpoint is called '{phase.after}'; choose one of {', '.join(checkpoints)}"
+                    f"phases.{name}.after: no checkpoint is called '{phase.after}'; "
+                    f"choose one of {', '.join(checkpoints)}"
                 )
             if self.limit(name) < LONGEST_PROMPT:
                 where = f"phases.{name}.max_len" if phase.max_len is not None else "max_len"
@@ -218,7 +219,8 @@ class Params(Section):
             )
         if self.pretrain.max_len < LONGEST_PROMPT:
             raise ValueError(
-                f"pretrain.max_len: {self.pretrain.max_len} is shorter than the prompt itself; set it to {LONGEST_PROMPT} or more"
+                f"pretrain.max_len: {self.pretrain.max_len} is shorter than the prompt itself; "
+                f"set it to {LONGEST_PROMPT} or more"
             )
         for name in ("vision", "language", "pretrain", "tokenizer"):
             if getattr(self, name).scenes > self.data.train_scenes:
@@ -268,3 +270,7 @@ def _sentence(error: ValidationError) -> str:
 
 def _names_parameter(message: str) -> bool:
     return " " not in message.split(":")[0]
+
+
+if __name__ == "__main__":
+    run_stage(load_params)

@@ -120,7 +120,7 @@ def _row_of_cells(layer: str, count: int, free: set[Cell], rng: random.Random) -
 
 def _group(kind: str, cells: list[Cell], rng: random.Random) -> Group:
     colour = rng.choice(list(COLOURS))
-    return Group(kind, colour, **group_boxes(cells, rng.uniform(0.28, 0.35), rng))
+    return Group(kind, colour, **group_boxes(cells, rng.uniform(0.3, 0.36), rng))
 
 
 def group_boxes(cells: list[Cell], side: float, rng: random.Random | None = None) -> dict[str, Any]:

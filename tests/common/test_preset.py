@@ -1,0 +1,127 @@
+"""A preset changes the values it names and nothing else in params.yaml."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages.common.errors import InputError
+from stages.common.params import load_params
+from stages.common.preset import apply_preset, read_preset
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESETS = sorted((ROOT / "presets").glob("*.args"))
+PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
+
+TEXT = """\
+# head
+seed: 1  # of everything
+
+data:
+  image_size: 96  # pixels
+  weights:  # odds
+    - 2
+    - 3
+  rate: 1.0e-3
+  limit:  # nothing: no limit
+"""
+
+
+def flat(section: dict, prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in section.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "stages.common.preset", *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_only_the_named_values_change() -> None:
+    values = {"data.image_size": "48", "seed": "12345", "data.rate": "2.5e-4", "data.limit": "7"}
+    expected = (
+        TEXT.replace("seed: 1", "seed: 12345")
+        .replace("image_size: 96", "image_size: 48")
+        .replace("1.0e-3", "2.5e-4")
+        .replace("limit:", "limit: 7")
+    )
+    assert apply_preset(TEXT, values) == expected
+
+
+def test_there_and_back_again_is_the_same_file() -> None:
+    before = flat(yaml.safe_load(PARAMS))
+    for preset in PRESETS:
+        values = read_preset(preset)
+        back = {key: yaml.safe_dump(before[key]).split("\n")[0] for key in values}
+        changed = apply_preset(PARAMS, values)
+        assert flat(yaml.safe_load(apply_preset(changed, back))) == before
+        assert [line.partition("#")[2] for line in changed.splitlines()] == [
+            line.partition("#")[2] for line in PARAMS.splitlines()
+        ]
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_the_projects_presets_are_good_params(preset: Path, tmp_path: Path) -> None:
+    values = read_preset(preset)
+    (tmp_path / "params.yaml").write_text(PARAMS, encoding="utf-8")
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / preset.name).write_bytes(preset.read_bytes())
+
+    done = run(tmp_path, f"presets/{preset.name}")
+
+    assert done.returncode == 0, done.stderr
+    load_params(tmp_path / "params.yaml")
+    before, after = flat(yaml.safe_load(PARAMS)), flat(yaml.safe_load((tmp_path / "params.yaml").read_text("utf-8")))
+    assert {key: after[key] for key in values} == {key: yaml.safe_load(value) for key, value in values.items()}
+    assert {key for key in before if before[key] != after[key]} <= set(values)
+
+
+def test_presets_set_the_same_keys_so_that_one_may_follow_another() -> None:
+    assert len(PRESETS) >= 2
+    assert len({tuple(read_preset(preset)) for preset in PRESETS}) == 1
+
+
+def test_minimind_has_the_shape_of_minimind_v() -> None:
+    values = read_preset(ROOT / "presets/minimind.args")
+    assert (int(values["data.image_size"]) // int(values["vision.patch_size"])) ** 2 == 196
+    assert values["vision.hidden_size"] == "768"
+    assert values["language.hidden_size"] == "512"
+    assert values["language.num_hidden_layers"] == "8"
+    assert values["tokenizer.vocab_size"] == "6400"
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("-S data.image_sise=48\n-S seed=3", "data.image_sise"),
+        ("-S seed=3\n-S seed.deeper=3", "seed.deeper"),
+        ("-S seed=3\n-S data.group_weights=3", "data.group_weights"),
+        ("-S seed=3\n-S +sft.phases.extra=3", "+sft.phases.extra"),
+        ("-S seed=3\n-S sft.epochs", "sft.epochs"),
+        ("-S seed=3\n# a comment", "#"),
+    ],
+)
+def test_what_is_no_parameter_is_named_and_nothing_is_written(content: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(PARAMS, encoding="utf-8")
+    (tmp_path / "mine.args").write_text(content, encoding="utf-8")
+
+    done = run(tmp_path, "mine.args")
+
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "params.yaml").read_text(encoding="utf-8") == PARAMS
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.args", "params.yaml"]
+
+
+def test_a_missing_preset_lists_those_there_are() -> None:
+    with pytest.raises(InputError, match=r"nothing\.args.*minimind, smoke"):
+        read_preset(ROOT / "presets/nothing.args")

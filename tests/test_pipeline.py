@@ -1,0 +1,172 @@
+"""The pipeline itself, run by DVC in a repository of its own: what it makes, and what it leaves alone.
+
+What ran is taken from DVC's own words, `Running stage 'NAME'`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PHASES = ("short", "medium", "long", "direct")
+EVALUATIONS = {"evaluate-pretrain", *(f"evaluate@{phase}" for phase in PHASES)}
+NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", ".resume", "wandb", "cache", "tmp", "__pycache__", "config.local")
+MADE = ("data/prepared", "data/tokenizer", "data/vision", "data/language", "data/features", "data/sft", "checkpoints")
+
+pytestmark = pytest.mark.slow
+
+
+class Repository:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        python = Path(sys.executable).parent
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_", "WANDB_"))}
+        self.env = kept | {
+            "PATH": f"{python}:{os.environ['PATH']}",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "HOME": str(root.parent),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def run(self, *command: str) -> str:
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        done = subprocess.run(command, cwd=self.root, env=self.env, text=True, check=False, **output)
+        assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-3000:]}"
+        return done.stdout
+
+    def stages_run(self, *command: str) -> set[str]:
+        return set(re.findall(r"Running stage '([^']+)'", self.run(*command)))
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "state")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A clone at smoke size in which everything has been run once and committed."""
+    root = tmp_path_factory.mktemp("pipeline") / "project"
+    shutil.copytree(ROOT, root, ignore=NOT_COPIED)
+    for made in (*MADE, "reports"):
+        shutil.rmtree(root / made, ignore_errors=True)
+    (root / "dvc.lock").unlink(missing_ok=True)
+    repository = Repository(root)
+    repository.run("git", "init", "--quiet")
+    repository.run("python", "-m", "stages.common.preset", "presets/smoke.args")
+    repository.commit()
+    ran = repository.stages_run("dvc", "repro")
+    assert ran == {
+        *("prepare", "tokenizer", "vision", "language", "encode", "pretrain", "curriculum", "report"),
+        *(f"sft@{phase}" for phase in PHASES),
+        *EVALUATIONS,
+    }
+    repository.commit()
+    return repository
+
+
+@pytest.fixture(autouse=True)
+def restore(request: pytest.FixtureRequest) -> Callable[[], None] | None:
+    """Put the committed state back after each test."""
+    repository = request.getfixturevalue("repository")
+    yield
+    repository.run("git", "reset", "--quiet", "--hard")
+    repository.run("dvc", "checkout", "--quiet", "--force")
+
+
+def test_everything_is_there(repository: Repository) -> None:
+    metrics = json.loads((repository.root / "reports/metrics.json").read_text(encoding="utf-8"))
+    assert list(metrics) == ["pretrain", *(f"sft-{phase}" for phase in PHASES)]
+    assert all(0 <= values["pope_accuracy"] <= 1 for values in metrics.values())
+    page = (repository.root / "reports/index.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") >= 8
+    for checkpoint in metrics:
+        folder = repository.root / "reports/evaluation" / checkpoint
+        rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert {row["task"] for row in rows} == {"caption", "description", "random", "popular", "adversarial"}
+        assert (folder / "samples.txt").read_text(encoding="utf-8").count("[Image]: ") == 8
+        assert (repository.root / "checkpoints" / checkpoint / "model.safetensors").exists()
+
+
+def test_no_state_of_a_finished_stage_is_left(repository: Repository) -> None:
+    assert not list((repository.root / ".resume").iterdir())
+
+
+def test_the_control_learns_from_as_many_tokens_as_the_chain(repository: Repository) -> None:
+    read = {
+        phase: json.loads((repository.root / f"data/sft/{phase}/summary.json").read_text(encoding="utf-8"))
+        for phase in PHASES
+    }
+    chain = sum(read[phase]["target_tokens"] for phase in ("short", "medium", "long"))
+    assert read["long"]["chain_target_tokens"] == chain
+    assert read["direct"]["target_tokens"] == pytest.approx(chain, rel=0.03)
+    assert read["short"]["longest_answer"] < read["medium"]["longest_answer"] < read["long"]["longest_answer"]
+
+
+def test_nothing_runs_twice(repository: Repository) -> None:
+    assert repository.stages_run("dvc", "repro") == set()
+
+
+def test_a_comment_runs_nothing(repository: Repository) -> None:
+    params = repository.root / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    params.write_text("# a new comment\n" + text.replace("# odds of", "# chances of"), encoding="utf-8")
+    assert repository.stages_run("dvc", "repro") == set()
+
+
+def test_machine_and_wandb_settings_run_nothing(repository: Repository) -> None:
+    assert repository.stages_run("dvc", "exp", "run", "-S", "machine.logging_steps=3", "-S", "wandb.project=x") == set()
+
+
+def test_a_longer_max_len_runs_the_phases_that_it_changes(repository: Repository) -> None:
+    ran = repository.stages_run("dvc", "exp", "run", "-S", "sft.max_len=256")
+    assert ran == {"curriculum", "sft@long", "sft@direct", "evaluate@long", "evaluate@direct", "report"}
+    assert "sft.max_len" in repository.run("dvc", "params", "diff")
+    assert "sft-long.length" in repository.run("dvc", "metrics", "diff")
+    listed = repository.run("dvc", "exp", "show", "--csv", "--only-changed")
+    assert "sft-long.chair_i" in listed and "sft.max_len" in listed
+    diff = repository.run("dvc", "plots", "diff", "--out", "plots", "HEAD")
+    page = (repository.root / "plots/index.html").read_text(encoding="utf-8")
+    assert "index.html" in diff and "timeline" in page and "workspace" in page
+
+
+def test_the_graph_names_every_stage(repository: Repository) -> None:
+    graph = repository.run("dvc", "dag", "--dot")
+    for stage in ("prepare", "sft@direct", "evaluate@long", "report"):
+        assert stage in graph
+
+
+def test_evaluation_settings_train_nothing(repository: Repository) -> None:
+    ran = repository.stages_run("dvc", "exp", "run", "-S", "evaluate.bootstrap_samples=50")
+    assert ran == {*EVALUATIONS, "report"}
+
+
+def test_the_projector_leaves_what_comes_before_it_alone(repository: Repository) -> None:
+    ran = repository.stages_run("dvc", "exp", "run", "-S", "model.projector=ldpv2")
+    assert ran == {"pretrain", *(f"sft@{phase}" for phase in PHASES), *EVALUATIONS, "report"}
+
+
+def test_a_new_phase_in_params_is_a_new_stage(repository: Repository) -> None:
+    phase = "+sft.phases.extra={after: sft-long, max_len: 48, target_tokens: 500, match: null}"
+    ran = repository.stages_run("dvc", "exp", "run", "-S", phase)
+    assert ran == {"curriculum", "sft@extra", "evaluate@extra", "report"}
+    metrics = json.loads((repository.root / "reports/metrics.json").read_text(encoding="utf-8"))
+    assert "sft-extra" in metrics
+
+
+def test_a_wrong_value_ends_the_run_before_any_work(repository: Repository) -> None:
+    command = ["dvc", "exp", "run", "-S", "sft.phases.medium.max_len=3"]
+    done = subprocess.run(command, cwd=repository.root, env=repository.env, text=True, capture_output=True, check=False)
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "error: params.yaml: sft.phases.medium.max_len: 3 is shorter than the prompt itself" in said
+    assert "Traceback" not in said
+    assert re.findall(r"Running stage '([^']+)'", said) == ["curriculum"]
