@@ -30,7 +30,7 @@ from stages.common.regions import box_weights
 from stages.common.samples import PadCollate, Sample, SampleDataset
 from stages.common.shards import read_rows
 from stages.common.training import fingerprint_of, train
-from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, Scene
+from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
 
 _QUESTIONS = 3  # a sample
 _SHARE_OF_PATCH = 0.3  # of a patch that an object must cover to be what the patch shows
@@ -56,14 +56,16 @@ def build_language_model(params: LanguageParams, vocab_size: int, encoder: Encod
 
 
 def place_words(scene: Scene, grid: int, rng: random.Random) -> list[str]:
-    """What each patch of the picture shows, [grid * grid]: colour and kind of an object, or the background."""
+    """What each patch of the picture shows, [grid * grid]: where it is, and colour and kind of an object there, or
+    the background. A vision encoder's patch features tell all of this too."""
     words = [rng.choice(BACKGROUNDS[scene.background].words)] * (grid * grid)
     for group in scene.groups:
         name = rng.choice(COLOUR_WORDS[group.colour]) + rng.choice(KINDS[group.kind].words)
         for box in group.boxes:
             for patch in np.flatnonzero(box_weights(box, grid) > _SHARE_OF_PATCH):
                 words[patch] = name
-    return words
+    third = {cell: rng.choice(names) for cell, names in POSITION_WORDS.items()}
+    return [third[patch // grid * 3 // grid, patch % grid * 3 // grid] + word for patch, word in enumerate(words)]
 
 
 class PlaceDataset(SampleDataset):

@@ -31,7 +31,7 @@ def sample_scene(params: DataParams, seed: int, split: str, index: int) -> Scene
     held_out = held_out_pairs(seed, params.held_out_colours)
     for _ in range(_MAX_DRAWS):
         scene = _draw(params, rng, f"{split}-{index:07d}")
-        if scene is not None and _split_of(scene, held_out) == split:
+        if scene is not None and _belongs(scene, split, held_out):
             return scene
     raise RuntimeError(f"no {split} scene found in {_MAX_DRAWS} draws: data.held_out_colours leaves too little room")
 
@@ -42,11 +42,13 @@ def signature(scene: Scene) -> str:
     return repr((scene.background, groups))
 
 
-def _split_of(scene: Scene, held_out: frozenset[tuple[str, str]]) -> str:
-    if any((group.kind, group.colour) in held_out for group in scene.groups):
-        return "test"
+def _belongs(scene: Scene, split: str, held_out: frozenset[tuple[str, str]]) -> bool:
+    """A scene's signature names its split; held-out pairs show up in the test split alone, as often as any other."""
+    if split != "test" and any((group.kind, group.colour) in held_out for group in scene.groups):
+        return False
     bucket = int.from_bytes(hashlib.sha256(signature(scene).encode()).digest()[:4], "big") % 100
-    return next(split for split, (low, high) in _SHARE_OF_HASHES.items() if low <= bucket < high)
+    low, high = _SHARE_OF_HASHES[split]
+    return low <= bucket < high
 
 
 @lru_cache(maxsize=64)
