@@ -76,7 +76,7 @@ def _dialogues(
             rng = random.Random(f"{seed}/curriculum/{lap}/{number}")
             texts = rows[number]["texts"]
             if rng.random() < question_share:
-                questions = [t for t in texts if t["task"] not in ("caption", "description")]
+                questions = [t for t in texts if t["task"] != "description"]  # a caption answers one, too
                 yield number, rng.sample(questions, min(_QUESTIONS_PER_SAMPLE, len(questions)))
             else:
                 yield number, [rng.choice([t for t in texts if t["task"] == "description"])]

@@ -122,3 +122,8 @@ def grouped(keys: set[str]) -> list[tuple[str, list[tuple[str, Metric]]]]:
     )
     present = [(title, [row for row in rows if row[0] in keys]) for title, rows in groups]
     return [(title, rows) for title, rows in present if rows]
+
+
+# What `dvc metrics` and `dvc exp show` list per checkpoint: a terminal has room for no more. The page, the plots and
+# reports/evaluation have every figure, with its interval.
+MERGED = (*(metric.key for metric in TEXT_METRICS), "pope_accuracy", "pope_yes_ratio")

@@ -19,11 +19,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from stages.common.errors import InputError
 from stages.common.params import Params
+from stages.common.paths import PHASES
 from stages.common.shards import SHARDS, read_rows
 from stages.common.world import Scene
+from stages.report.catalogue import MERGED
 
 REPORTS = Path("reports")
-PHASES = Path("data/sft")
 PRETRAIN = "pretrain"
 LOSS_COLUMNS = ("phase", "step", "timeline", "epoch", "loss")
 METRIC_COLUMNS = ("checkpoint", "metric", "value", "low", "high")
@@ -282,9 +283,13 @@ def loss_table(run: Run) -> list[dict[str, Any]]:
 
 
 def metric_values(run: Run) -> dict[str, dict[str, float | None]]:
-    """{checkpoint: {metric: value}}, for `dvc metrics`; None where a figure is undefined."""
+    """{checkpoint: {metric: value}} of the metrics in MERGED, for `dvc metrics`; None where a figure is undefined."""
     return {
-        name: {metric: _rounded(interval.value) for metric, interval in checkpoint.evaluation.intervals.items()}
+        name: {
+            metric: _rounded(interval.value)
+            for metric, interval in checkpoint.evaluation.intervals.items()
+            if metric in MERGED
+        }
         for name, checkpoint in run.checkpoints.items()
     }
 

@@ -66,9 +66,9 @@ def test_epochs_end_between_two_logged_steps():
 
 
 def test_merged_figures_have_the_checkpoint_on_top_and_none_where_undefined(inputs):
-    inputs.write_metrics("pretrain", {"chair_i": (None, 0.0), "recall": (0.123456, 0.1)})
+    inputs.write_metrics("pretrain", {"chair_i": (None, 0.0), "recall": (0.123456, 0.1), "caption_f1": (None, 0.0)})
     run = load_run(inputs.params, inputs.root)
-    assert metric_values(run)["pretrain"] == {"chair_i": None, "recall": 0.1235}
+    assert metric_values(run)["pretrain"] == {"chair_i": None, "recall": 0.1235}  # the short prompt's are elsewhere
     assert metric_values(run)["sft-long"]["chair_i"] == 0.1
     rows = [row for row in metric_table(run) if row["checkpoint"] == "pretrain"]
     assert rows == [{"checkpoint": "pretrain", "metric": "recall", "value": 0.1235, "low": 0.0235, "high": 0.2235}]
