@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ SCHEMA = pa.schema(
         ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
         ("scene", pa.string()),
         ("texts", pa.list_(_TEXT)),
-    ]
+    ],
+    metadata={"huggingface": json.dumps(_FEATURES)},
 )
 
 
