@@ -39,8 +39,8 @@ def fit_answer(sentences: Sequence[str], max_len: int, fit: str, encoder: Encode
 
 def phase_samples(
     rows: Sequence[Row], max_len: int, target_tokens: int, sft: SftParams, encoder: Encoder, seed: int
-) -> tuple[list[Sample], int]:
-    """Samples until they hold ``target_tokens`` targets, and how many answers did not fit.
+) -> tuple[list[Sample], int, int]:
+    """Samples until they hold ``target_tokens`` targets, how many answers did not fit, and the longest, in tokens.
 
     Every phase walks through the pictures in the same order, so that phases differ in the length of the texts
     and not in the pictures. One phase's samples do not depend on any other phase.
@@ -48,7 +48,7 @@ def phase_samples(
     order = list(range(len(rows)))
     random.Random(f"{seed}/curriculum").shuffle(order)
     samples: list[Sample] = []
-    targets = dropped = 0
+    targets = dropped = longest = 0
     with tqdm(total=target_tokens, unit="token", desc=f"curriculum (at most {max_len} tokens)") as bar:
         for number, dialogue in _dialogues(rows, order, sft.question_share, seed):
             if targets >= target_tokens:
@@ -57,13 +57,14 @@ def phase_samples(
             turns = [turn for turn in turns if turn[1]]
             dropped += len(dialogue) - len(turns)
             if turns:
+                longest = max(longest, *(sum(len(encoder.ids(part)) for part in answer) for _, answer in turns))
                 sample = (number, *encoder.dialogue(turns, image=True))
                 samples.append(sample)
                 targets += count_targets([sample])
                 bar.update(count_targets([sample]))
             elif dropped > 10 * (len(samples) + 1000):
                 break  # next to nothing fits
-    return samples, dropped
+    return samples, dropped, longest
 
 
 def _dialogues(
@@ -92,7 +93,7 @@ def main() -> None:
     with whole_folder(PHASES) as folder:
         for name, phase in sorted(sft.phases.items(), key=lambda item: item[1].match is not None):
             wanted = phase.target_tokens or sum(counted[link] for link in sft.chain(phase.match))
-            samples, dropped = phase_samples(rows, sft.limit(name), wanted, sft, encoder, params.seed)
+            samples, dropped, longest = phase_samples(rows, sft.limit(name), wanted, sft, encoder, params.seed)
             if not samples:
                 where = f"phases.{name}.max_len" if phase.max_len else "max_len"
                 raise InputError(f"params.yaml: sft.{where}: no answer fits in {sft.limit(name)} tokens; raise it")
@@ -105,7 +106,7 @@ def main() -> None:
                 "target_tokens": counted[name],
                 "dropped": dropped,
                 "max_len": sft.limit(name),
-                "longest_answer": max(count_targets([sample]) for sample in samples),
+                "longest_answer": longest,
                 "match": phase.match,
                 "chain_target_tokens": sum(counted[link] for link in sft.chain(name)),
             }

@@ -1,0 +1,135 @@
+"""Training that is cut off goes on where it was, and ends where an undisturbed run ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+
+# A tiny decoder on made-up tokens, trained by the real loop; each step waits a little, so that a signal can hit it.
+SCRIPT = """
+import sys, time
+from pathlib import Path
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from model.modeling import target_loss
+from stages.common.batches import plan_batches
+from stages.common.errors import run_stage
+from stages.common.params import load_params
+from stages.common.samples import PadCollate, SampleDataset
+from stages.common.training import train
+
+def main():
+    params = load_params(Path(sys.argv[1]) / "params.yaml")
+    params = params.model_copy(update={
+        "machine": params.machine.model_copy(update={"save_steps": 10, "logging_steps": 2, "precision": "fp32"}),
+        "wandb": params.wandb.model_copy(update={"mode": "disabled"})})
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randint(1, 50, (8,), generator=generator).tolist() for _ in range(120)]
+    dataset = SampleDataset([(0, row, row) for row in rows], None, 0, -1)
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=16, attention_dropout=0.1))
+    def loss_of(model, batch):
+        time.sleep(float(sys.argv[2]))
+        hidden = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
+        return target_loss(hidden, batch["labels"], model.lm_head, None)[0]
+    plan = plan_batches(dataset.lengths, 32, 2, True, 1)
+    log = train("tiny", model, dataset, PadCollate(0), plan, params.language, params, "fingerprint", loss_of=loss_of)
+    model.save_pretrained("out")
+    log.write_csv(Path("loss.csv"))
+
+run_stage(main)
+"""
+
+
+def start(folder: Path, wait: float) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(folder)}
+    command = [sys.executable, "-c", SCRIPT, str(ROOT), str(wait)]
+    return subprocess.Popen(
+        command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def finish(folder: Path) -> str:
+    process = start(folder, 0.0)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out
+
+
+def wait_for_state(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(".resume/tiny-fingerprint/checkpoint-*/loss_log.json")):
+        assert time.monotonic() < deadline, "no state was saved"
+        time.sleep(0.05)
+
+
+def result(folder: Path) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
+    rows = [line.split(",") for line in (folder / "loss.csv").read_text(encoding="utf-8").splitlines()]
+    return load_file(folder / "out/model.safetensors"), rows
+
+
+def assert_same(folder: Path, undisturbed: Path, but_loss: bool = False) -> None:
+    (weights, rows), (expected, expected_rows) = result(folder), result(undisturbed)
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    if but_loss:
+        rows, expected_rows = ([row[:3] + row[4:] for row in found] for found in (rows, expected_rows))
+    assert rows == expected_rows
+    assert not list((folder / ".resume").iterdir())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert "resuming" not in finish(folder)
+    return folder
+
+
+def test_killed_and_run_again(undisturbed: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, 0.1)
+    wait_for_state(tmp_path)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "out").exists()
+    assert "resuming from step" in finish(tmp_path)
+    assert_same(tmp_path, undisturbed)
+
+
+def test_interrupted_ends_with_130_and_can_go_on(undisturbed: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, 0.1)
+    wait_for_state(tmp_path)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "run the same command again" in err and "Traceback" not in err
+    finish(tmp_path)
+    # The state was saved between two points of the curve: the point after it averages fewer steps.
+    assert_same(tmp_path, undisturbed, but_loss=True)
+
+
+def test_two_at_once_is_refused(tmp_path: Path) -> None:
+    first = start(tmp_path, 0.2)
+    wait_for_state(tmp_path)
+    second = start(tmp_path, 0.0)
+    _, err = second.communicate(timeout=60)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert second.returncode == 2
+    assert err.splitlines()[-1].startswith("error: another process is already training tiny here")
+
+
+def test_the_log_ends_with_the_last_step(undisturbed: Path) -> None:
+    _, rows = result(undisturbed)
+    assert rows[0] == ["step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm"]
+    assert rows[-1][:2] == ["60", "2.0"]
