@@ -38,6 +38,7 @@ class VlmForConditionalGeneration(LlavaForConditionalGeneration):
     def forward(
         self,
         input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
         patch_features: Tensor | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
@@ -50,8 +51,8 @@ class VlmForConditionalGeneration(LlavaForConditionalGeneration):
             projected = self.model.multi_modal_projector(patch_features)
             kwargs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
         if labels is None:
-            return super().forward(input_ids=input_ids, **kwargs)
-        outputs = self.model(input_ids=input_ids, use_cache=False, **kwargs)
+            return super().forward(input_ids=input_ids, pixel_values=pixel_values, **kwargs)
+        outputs = self.model(input_ids=input_ids, pixel_values=pixel_values, use_cache=False, **kwargs)
         loss, logits = target_loss(outputs.last_hidden_state, labels, self.lm_head, num_items_in_batch)
         return LlavaCausalLMOutputWithPast(loss=loss, logits=logits)
 

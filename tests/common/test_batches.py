@@ -1,0 +1,46 @@
+"""Batches by token budget."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.common.batches import plan_batches
+
+LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=200)
+
+
+@given(LENGTHS, st.integers(60, 300), st.integers(1, 3), st.booleans())
+def test_every_sample_once_an_epoch_within_the_budget(
+    lengths: list[int], budget: int, epochs: int, shuffle: bool
+) -> None:
+    plan = plan_batches(lengths, budget, epochs, shuffle, 1)
+    assert all(len(batch) * max(lengths[i] for i in batch) <= budget for batch in plan)
+    bounds = [*plan.epoch_starts, len(plan)]
+    for start, stop in pairwise(bounds):
+        assert sorted(i for batch in plan.batches[start:stop] for i in batch) == list(range(len(lengths)))
+
+
+def test_orders() -> None:
+    lengths = [1 + i % 7 for i in range(300)]
+    plan = plan_batches(lengths, 20, 2, True, 1)
+    first, second = plan.batches[: plan.epoch_starts[1]], plan.batches[plan.epoch_starts[1] :]
+    assert first != second
+    assert plan == plan_batches(lengths, 20, 2, True, 1)
+    assert plan != plan_batches(lengths, 20, 2, True, 2)
+    still = plan_batches(lengths, 20, 2, False, 1)
+    assert still.batches[: still.epoch_starts[1]] == still.batches[still.epoch_starts[1] :]
+    assert [i for batch in still.batches[: still.epoch_starts[1]] for i in batch] == list(range(300))
+
+
+def test_a_sample_longer_than_the_budget_is_a_batch_of_its_own() -> None:
+    assert plan_batches([5, 50, 5], 10, 1, False, 1).batches == [[0], [1], [2]]
+
+
+def test_epoch_at() -> None:
+    plan = plan_batches([10] * 10, 20, 2, True, 1)  # five batches an epoch
+    assert [plan.epoch_at(step) for step in (0, 1, 5, 7)] == pytest.approx([0, 0.2, 1, 1.4])
+    assert plan.epoch_at(10) == 2
