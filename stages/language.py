@@ -98,8 +98,8 @@ class PlaceCollate(PadCollate):
 
 
 def text_samples(scenes: int, grid: int, encoder: Encoder, seed: int) -> tuple[list[Sample], list[list[str]]]:
-    """Samples and their places. Per scene: how a description begins, a caption with some questions and, for two scenes
-    of three, a whole description. Beginnings name every object, and naming is what takes the practice."""
+    """Samples and their places. Per scene: how a description begins, a caption with some questions and, for every
+    third scene, a whole description. Beginnings name every object, and naming is what takes the practice."""
     samples: list[Sample] = []
     places = []
     for number, row in enumerate(read_rows("train", ["scene", "texts"], scenes)):
@@ -113,7 +113,7 @@ def text_samples(scenes: int, grid: int, encoder: Encoder, seed: int) -> tuple[l
             [(beginning["question"], beginning["answer"][: len(scene.groups)])],
             [(text["question"], text["answer"]) for text in asked],
         ]
-        if number % 3:
+        if number % 3 == 0:
             dialogues.append([(whole["question"], whole["answer"])])
         for turns in dialogues:
             samples.append((number, *encoder.dialogue(turns, image=True)))

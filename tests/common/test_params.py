@@ -73,7 +73,7 @@ def test_a_float_that_yaml_reads_as_text(tmp_path: Path) -> None:
     """`-S sft.learning_rate=1e-5` is written as 1e-05, which PyYAML takes for a string."""
     path = tmp_path / "params.yaml"
     before, after = TEXT.split("\nsft:")
-    path.write_text(f"{before}\nsft:{after.replace('learning_rate: 1.5e-3', 'learning_rate: 1e-05')}", encoding="utf-8")
+    path.write_text(f"{before}\nsft:{after.replace('learning_rate: 1.0e-3', 'learning_rate: 1e-05')}", encoding="utf-8")
     assert load_params(path).sft.learning_rate == 1e-5
 
 
