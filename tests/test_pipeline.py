@@ -132,7 +132,7 @@ def test_a_longer_max_len_runs_the_phases_that_it_changes(repository: Repository
     assert "sft.max_len" in repository.run("dvc", "params", "diff")
     assert "sft-long.length" in repository.run("dvc", "metrics", "diff", "--all")
     listed = repository.run("dvc", "exp", "show", "--csv")
-    assert "sft-long.chair_i" in listed and "sft.max_len" in listed
+    assert "sft-long.length" in listed and "sft.max_len" in listed
     diff = repository.run("dvc", "plots", "diff", "--out", "plots", "HEAD")
     page = (repository.root / "plots/index.html").read_text(encoding="utf-8")
     assert "index.html" in diff and "timeline" in page and "workspace" in page
