@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from stages.common.world import COLOUR_WORDS, KINDS
+from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS
 
 
 @dataclass(frozen=True)
@@ -23,54 +23,82 @@ class Mention:
 
 _KIND_OF = {word: name for name, kind in KINDS.items() for word in kind.words}
 _COLOUR_OF = {word: name for name, words in COLOUR_WORDS.items() for word in words}
+# Everyday words that hold a one-character kind and mean something else; the world's own are found by _lookalikes.
+_COMPOUNDS = {
+    *("雪花", "浪花", "火花", "烟花", "花园", "花纹", "地球", "星球", "月球"),
+    *("书架", "书桌", "书包", "书柜", "树叶", "树枝", "鱼缸", "鱼竿", "鸟巢"),
+}
 
 
 def _lookalikes() -> set[str]:
-    """Words that begin like a kind but name a part or a quality: 花白 and 花瓣 are no 花, 树干 is no 树."""
+    """What the world says with a kind's word in it and no such object meant.
+
+    花白 and 花瓣 are no 花, 树干 is no 树: the word and the character after it, from the clauses on parts. Of the
+    phrases about backgrounds, the whole phrase: they never name an object.
+    """
+    any_kind = re.compile(_any_of(_KIND_OF))
     clauses = [part for kind in KINDS.values() for part in kind.parts]
-    return {
+    parts = {
         clause[match.start() : match.end() + 1]
         for clause in clauses
-        for match in re.finditer("|".join(_KIND_OF), clause)
+        for match in any_kind.finditer(clause)
         if match.end() < len(clause)
     }
+    phrases = {phrase for place in BACKGROUNDS.values() for phrase in (*place.words, *place.details, *place.moods)}
+    return parts | {phrase for phrase in phrases if any_kind.search(phrase)}
 
 
-def _any_of(words: Iterator[str] | set[str] | dict[str, str]) -> str:
+def _any_of(words: Iterable[str]) -> str:
     """Longest first: 气球 is no 球."""
     return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
 
 
-_LOOKALIKES = _lookalikes()
-_OBJECT = re.compile(_any_of(_LOOKALIKES | set(_KIND_OF)))
-_CLAUSE = re.compile(r"[^，。；！？,;!?\n]+")
-_NEGATION = re.compile(r"没有?|看不[到见]|不是|不存在|并无")
-_COLOUR = f"(?:{_any_of(_COLOUR_OF)})"
-# 红色的小狗, 红色小狗, 穿红色衣服的女士, 穿着红色的衣服的女士
-_BEFORE = re.compile(f"({_COLOUR})的?(?:衣服的?)?$")
-# 小狗是红色的, 小狗的颜色是红色, 女士的衣服是红色的, 女士穿着红色的衣服; but not 小狗是红色的气球
-_AFTER = re.compile(rf"(?:的颜色|的衣服)?(?:[都全也]|全都)?(?:是|穿着?)({_COLOUR})(?!的?(?:{_any_of(_KIND_OF)}))")
+_GUARDS = (_lookalikes() | _COMPOUNDS) - set(_KIND_OF)
+# 花白 is a guard, yet in 花白色 the 白 belongs to the colour.
+_OBJECT = re.compile(f"(?:{_any_of(_GUARDS)})(?!色)|(?P<kind>{_any_of(_KIND_OF)})")
+_CLAUSE = re.compile(r"[^，。；：！？…,.;:!?\r\n]+")
+# The last of these before an object decides: 没有猫但有狗 denies the cat alone, 没有狗、猫和鱼 all three.
+_VERDICT = re.compile(
+    r"(?P<no>(?<![淹沉埋出])没有?(?:能?(?:看[到见]|发现|找到))?|(?:未|不能|无法)(?:看[到见]|发现|找到)"
+    r"|看不[到见]|不是有?|不存在|并无)|有|是|但|却|看[到见]"
+)
+_COLOUR = f"({_any_of(_COLOUR_OF)})"
+# 红色的小狗, 红色小狗, 红色的小汽车, 穿红色衣服的女士, 穿着红色的衣服的女士
+_BEFORE = re.compile(f"{_COLOUR}的?(?:衣服的?)?[大小]?$")
+# 小狗是红色的, 小狗的颜色是红色, 女士的衣服是红色的; nothing else may follow: 小狗是红色的气球, 小狗是红色的天空
+_IS = rf"(?:的?衣服)?(?:的?颜色)?(?:全都|[都全也])?[是为]{_COLOUR}的?(?=$|[、和与及而并且但还\s])"
+# 女士穿着红色的衣服, 女士身穿一件红色衣服; not 女士穿着红色的衣服的老人
+_WEARS = rf"(?:身上?)?穿[着了]?(?:一[件身])?{_COLOUR}的?衣服(?!的)"
+_AFTER = re.compile(f"{_IS}|{_WEARS}")
 
 
 def find_mentions(text: str) -> list[Mention]:
-    """All mentions in order. Any text is allowed, however broken."""
+    """All mentions in order; of two words that overlap, the one that starts first, then the longer.
+
+    Any text is allowed, however broken. A denial reaches to the end of its clause or to the next 有, 是, 但;
+    one that follows its object (小狗没有出现) is not seen.
+    """
     return [mention for clause in _CLAUSE.finditer(text) for mention in _in_clause(clause.group(), clause.start())]
 
 
 def _in_clause(clause: str, offset: int) -> Iterator[Mention]:
-    denied = _NEGATION.search(clause)
+    verdicts = [(match.start(), match["no"] is not None) for match in _VERDICT.finditer(clause)]
     for match in _OBJECT.finditer(clause):
-        word = match.group()
-        if word not in _KIND_OF:
+        word = match["kind"]
+        if word is None:
             continue
-        before = _BEFORE.search(clause[: match.start()])
-        after = _AFTER.match(clause, match.end())
-        stated = before or after
+        said = [denied for start, denied in verdicts if start < match.start()]
         yield Mention(
             kind=_KIND_OF[word],
             word=word,
             start=offset + match.start(),
             end=offset + match.end(),
-            colour=_COLOUR_OF[stated.group(1)] if stated else None,
-            negated=denied is not None and denied.start() < match.start(),
+            colour=_stated_colour(clause, match.start(), match.end()),
+            negated=bool(said) and said[-1],
         )
+
+
+def _stated_colour(clause: str, start: int, end: int) -> str | None:
+    """The colour that the clause gives the word at start:end, before it or as a predicate after it."""
+    stated = _BEFORE.search(clause[:start]) or _AFTER.match(clause, end)
+    return _COLOUR_OF[next(filter(None, stated.groups()))] if stated else None

@@ -19,8 +19,14 @@ from stages.evaluate.mentions import Mention, find_mentions
 
 POPE_TASKS = ("random", "popular", "adversarial")
 _NGRAM = 4
-_YES = re.compile(r"有|是|能|对|看得?到|存在")
-_NO = re.compile(r"没|不|否|无|看不[到见]")
+_END = r"(?=$|[\s，。！？、；：,.!?;:~”\"])"
+# A word that is an answer by itself.
+_YES = re.compile(rf"(?:有的?|是的?|对的?|能的?|可以|存在|嗯|当然|(?:能|可以)看[到见]|看得[到见]){_END}")
+_NO = re.compile(rf"(?:没有?|不|否|无|不是的?|不对|不能|不存在|看不[到见]|没看[到见]){_END}")
+# A statement, which answers if it is about the object asked for: 图中没有狗, 能看到一只猫.
+_SUBJECT = r"(?:在?(?:这张)?(?:图|图片|图像|画面)(?:中|里|上)?)?"
+_DENIES = re.compile(rf"{_SUBJECT}(?:并?没有|没看[到见]|看不[到见]|不存在|并?不能看[到见])")
+_AFFIRMS = re.compile(rf"{_SUBJECT}(?:是?有(?!没有)|(?:能|可以)?看[到见]|看得[到见]|存在)")
 
 Pairs = frozenset[tuple[str, str]]
 Sums = dict[str, np.ndarray]
@@ -81,6 +87,7 @@ class TextScore:
 
 
 def score_text(text: str, scene: Scene) -> TextScore:
+    """Denied objects are no claims. One verdict on colour per kind: of several colours stated, the first counts."""
     mentions = tuple(mention for mention in find_mentions(text) if not mention.negated)
     colours: dict[str, str] = {}
     for mention in mentions:
@@ -99,12 +106,23 @@ def repetition(text: str) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def parse_yes_no(answer: str) -> str | None:
-    """yes, no, or None where the first clause says neither; 没有 is a no although it holds a 有."""
-    first = re.split(r"[，。！？,.!?\n]", answer.strip(), maxsplit=1)[0]
-    if _NO.search(first):
-        return "no"
-    return "yes" if _YES.search(first) else None
+def parse_yes_no(answer: str, kind: str | None = None) -> str | None:
+    """yes, no, or None (invalid) by how the answer begins; nothing later in it counts.
+
+    Either a word that answers by itself (有，..., 是的, 没，...) or a statement that (no) such thing is there. With
+    ``kind``, a statement must say so of that kind: 图中有两只狗 does not answer 图中有猫吗, nor does 有图中没有猫.
+    A caption (海边有一只小狗) or a sentence on colours is neither, or a model that only captions would pass for one
+    that says yes.
+    """
+    said = answer.strip(" \t\r\n“”\"'")
+    for verdict, alone, statement in (("no", _NO, _DENIES), ("yes", _YES, _AFFIRMS)):
+        if alone.match(said):
+            return verdict
+        if statement.match(said):
+            sentence = re.split(r"[。！？!?\n]", said, maxsplit=1)[0]
+            named = {mention.kind for mention in find_mentions(sentence) if mention.negated == (verdict == "no")}
+            return verdict if kind is None or kind in named else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -121,7 +139,7 @@ class PopeAnswer:
 
     @property
     def parsed(self) -> str | None:
-        return parse_yes_no(self.answer)
+        return parse_yes_no(self.answer, self.kind)
 
     def counts(self) -> dict[str, float]:
         """An answer that is neither yes nor no counts as wrong."""
@@ -176,7 +194,12 @@ def bootstrap(
     confidence: float,
     seed: int,
 ) -> dict[str, Interval]:
-    """Metrics of the summed ``rows`` (one per scene), with percentile intervals over resampled scenes."""
+    """Metrics of the summed ``rows`` (one per scene), with percentile intervals over resampled scenes.
+
+    Resamples in which a metric is undefined are left out of its interval; without any rows, all is undefined.
+    """
+    if not rows:
+        return dict.fromkeys(metrics, Interval(math.nan, math.nan, math.nan))
     columns = sorted({name for row in rows for name in row})
     table = np.array([[float(row.get(name, 0)) for name in columns] for row in rows])
     rng = np.random.default_rng(seed)
@@ -216,7 +239,8 @@ def summarise(
     settings = (samples, confidence, seed)
     long, short = ([score.counts(held_out) for score in scores] for scores in (descriptions, captions))
     found = bootstrap(long, TEXT_METRICS, *settings)
-    found |= {f"caption_{name}": value for name, value in bootstrap(short, TEXT_METRICS, *settings).items()}
+    asked_briefly = {name: metric for name, metric in TEXT_METRICS.items() if name != "colour_accuracy_held_out"}
+    found |= {f"caption_{name}": value for name, value in bootstrap(short, asked_briefly, *settings).items()}
     asked = sum_by_scene((answer.scene, answer.counts()) for answer in pope)
     return found | bootstrap(asked, POPE_METRICS, *settings)
 

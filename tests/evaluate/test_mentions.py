@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stages.common.params import load_params
+from stages.common.world import BACKGROUNDS, COLOUR_WORDS, COLOURS, KINDS, POSITION_WORDS, RELATION_WORDS
 from stages.evaluate.mentions import find_mentions
-from stages.evaluate.metrics import parse_yes_no, score_text
+from stages.evaluate.metrics import parse_yes_no, repetition, score_text
 from stages.prepare.scene import sample_scene
-from stages.prepare.wording import texts_of
+from stages.prepare.wording import description, texts_of
 
 # text -> what is claimed to be there: (kind, colour or None); a leading "-" marks a negated mention.
 SENTENCES = [
@@ -58,6 +62,28 @@ SENTENCES = [
     ("红色红色红色", []),
     ("", []),
     ("！？。，\n\n", []),
+    ("小狗是红色的天空。", [("dog", None)]),
+    ("女士穿着红色的鞋子。", [("woman", None)]),
+    ("女士穿着红色的衣服的老人。", [("woman", None), ("elderly", "red")]),
+    ("女士身穿一件红色衣服。", [("woman", "red")]),
+    ("女士的衣服的颜色是红色。", [("woman", "red")]),
+    ("小狗是红色的、小猫是蓝色的。", [("dog", "red"), ("cat", "blue")]),
+    ("红色的小狗是蓝色的。", [("dog", "red")]),
+    ("一辆红色的小汽车。", [("car", "red")]),
+    ("一朵花白色的狗。", [("flower", None), ("dog", "white")]),
+    ("没有猫但有一只红色的狗。", [("-cat", None), ("dog", "red")]),
+    ("没有猫但狗在左边。", [("-cat", None), ("dog", None)]),
+    ("没有猫却见一只狗。", [("-cat", None), ("dog", None)]),
+    ("没有猫和狗的草地上有兔子。", [("-cat", None), ("-dog", None), ("rabbit", None)]),
+    ("没有狗、有猫。", [("-dog", None), ("cat", None)]),
+    ("没有看到狗。", [("-dog", None)]),
+    ("并没有狗。", [("-dog", None)]),
+    ("不是红色的小狗。", [("-dog", "red")]),
+    ("有没有狗。", [("-dog", None)]),
+    ("没有猫.狗在左边", [("-cat", None), ("dog", None)]),
+    ("海水淹没了小船。", [("boat", None)]),
+    ("不仅有狗还有猫。", [("dog", None), ("cat", None)]),
+    ("海浪卷起浪花，空中飘着雪花，远处是地球。", []),
     ("老爷爷在座椅的上边。", [("elderly", None), ("chair", None)]),
     ("舞蹈演员旁边有舞者。", [("dancer", None), ("dancer", None)]),
 ]
@@ -69,11 +95,77 @@ def test_sentence(text: str, expected: list[tuple[str, str | None]]) -> None:
     assert found == expected
 
 
+def test_long_texts_are_read_to_the_end() -> None:
+    assert [mention.start for mention in find_mentions("海边很美。" * 400 + "狗。")] == [2000]
+
+
 def test_offsets_point_at_the_words() -> None:
     text = "海边有狗。\n右边有一个黄色的大气球，没有鱼。"
     for mention in find_mentions(text):
         assert text[mention.start : mention.end] == mention.word
     assert [mention.word for mention in find_mentions(text)] == ["狗", "大气球", "鱼"]
+
+
+@pytest.mark.parametrize("words", [*POSITION_WORDS.values(), *RELATION_WORDS.values(), *COLOUR_WORDS.values()])
+def test_words_of_place_and_colour_name_nothing(words: tuple[str, ...]) -> None:
+    assert find_mentions("、".join(words)) == []
+
+
+@pytest.mark.parametrize("name", BACKGROUNDS)
+def test_backgrounds_name_nothing_and_lend_no_colour(name: str) -> None:
+    place = BACKGROUNDS[name]
+    for phrase in (*place.words, *place.details, *place.moods):
+        assert find_mentions(phrase) == []
+        assert [(m.kind, m.colour) for m in find_mentions(f"{phrase}有一只狗。")] == [("dog", None)]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_parts_name_their_own_kind_once(name: str) -> None:
+    kind = KINDS[name]
+    for word in kind.words:
+        for part in kind.parts:
+            assert [(m.kind, m.word) for m in find_mentions(word + part)] == [(name, word)]
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("colour", COLOURS)
+def test_every_word_takes_every_colour(name: str, colour: str) -> None:
+    kind = KINDS[name]
+    forms = ("穿{c}衣服的{w}", "{w}穿着{c}的衣服") if kind.clothed else ("{c}的{w}", "{w}是{c}的")
+    for word in kind.words:
+        for shade in COLOUR_WORDS[colour]:
+            for form in forms:
+                found = find_mentions(f"右边有{form.format(c=shade, w=word)}。")
+                assert [(m.kind, m.word, m.colour, m.negated) for m in found] == [(name, word, colour, False)]
+
+
+_PIECES = sorted(
+    {word for kind in KINDS.values() for word in kind.words + kind.parts}
+    | {word for words in COLOUR_WORDS.values() for word in words}
+    | set("的是有没不看到穿着衣服颜色和、，。\n小大一只雪浪地书")
+    | {"没有", "看不到", "\ufffd", "a"}
+)
+
+
+@given(st.one_of(st.text(), st.lists(st.sampled_from(_PIECES), max_size=30).map("".join)))
+@settings(max_examples=300, deadline=None)
+def test_broken_text_is_read_without_complaint(text: str) -> None:
+    found = find_mentions(text)
+    assert all(text[m.start : m.end] == m.word and m.word in KINDS[m.kind].words for m in found)
+    assert all(a.end <= b.start for a, b in pairwise(found))
+    assert parse_yes_no(text, "dog") in ("yes", "no", None)
+    assert 0.0 <= repetition(text) < 1.0
+
+
+def test_introductions_state_every_colour() -> None:
+    """The first sentences of a description, one per group: this is all that a short phase shows."""
+    data = load_params().data
+    for index in range(200):
+        scene = sample_scene(data, 2, "test", index)
+        sentences = description(scene, random.Random(index))
+        for group, sentence in zip(scene.groups, sentences, strict=False):
+            found = [(m.kind, m.colour, m.negated) for m in find_mentions(sentence)]
+            assert found == [(group.kind, group.colour, False)], sentence
 
 
 def test_every_text_of_the_world_is_read_as_it_was_meant() -> None:
