@@ -6,7 +6,7 @@ out: data/language, reports/loss/language.csv
 Its dialogues are those of the train scenes. Where a picture's patches will stand, each place holds words instead:
 what is there, as the sum of the words' embeddings. A decoder of this size learns so to look up a place and to tell
 what is in several of them; a large chat model brings both along. What is left for pretraining is to put patch
-features where such sums lie, and that a linear projector can do.
+features where such sums lie, as far as the projector can.
 """
 
 from __future__ import annotations
