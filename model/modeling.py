@@ -12,6 +12,10 @@ from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 from model.configuration import VlmConfig
 from model.projectors import build_projector
 
+# Targets are filled up to a multiple of this. On a CPU every new shape of a matrix product costs a compiled kernel,
+# and thousands of them slow down everything else.
+_TARGET_STEP = 128
+
 
 class VlmForConditionalGeneration(LlavaForConditionalGeneration):
     """CLIP patch features -> projector -> Llama decoder.
@@ -61,11 +65,15 @@ def target_loss(
     hidden: Tensor, labels: Tensor, lm_head: nn.Module, num_items: Tensor | int | None
 ) -> tuple[Tensor, Tensor]:
     """Next-token cross-entropy over the positions that have a target: hidden [B, T, D], labels [B, T]."""
-    targets = labels[:, 1:]
-    chosen = targets != -100
-    logits = lm_head(hidden[:, :-1][chosen]).float()  # [N, V]
-    loss = nn.functional.cross_entropy(logits, targets[chosen], reduction="sum")
-    return loss / (chosen.sum() if num_items is None else num_items), logits
+    targets = labels[:, 1:].flatten()
+    chosen = (targets != -100).nonzero().squeeze(1)  # [N]
+    count = len(chosen)
+    filled = nn.functional.pad(chosen, (0, -count % _TARGET_STEP))
+    targets = targets[filled]
+    targets[count:] = -100
+    logits = lm_head(hidden[:, :-1].flatten(0, 1).index_select(0, filled)).float()  # [N and a few, V]
+    loss = nn.functional.cross_entropy(logits, targets, reduction="sum")
+    return loss / (count if num_items is None else num_items), logits[:count]
 
 
 def build_model(vision: Path, language: Path, projector: str, image_token_id: int) -> VlmForConditionalGeneration:

@@ -17,6 +17,9 @@ from stages.common.chat import IGNORED
 
 Sample = tuple[int, list[int], list[int]]  # row of the picture, input_ids, labels
 
+# Sequences are padded to a multiple of this. On a CPU every new shape of a matrix product costs a compiled kernel, and
+# with as many shapes as batches a step took 190 ms after 400 steps where it had taken 130 at first; with few, 105.
+_LENGTH_STEP = 16
 _SCHEMA = pa.schema(
     [
         ("row", pa.int32()),  # number of the picture in its split
@@ -58,7 +61,8 @@ class SampleDataset(Dataset):
 
     @property
     def lengths(self) -> list[int]:
-        return [len(ids) for _, ids, _ in self._samples]
+        """What each sample takes in a batch where it is the longest."""
+        return [padded_length(len(ids)) for _, ids, _ in self._samples]
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -79,14 +83,18 @@ def _expand(ids: list[int], values: list[int], image_id: int, image_tokens: int)
     return values[:at] + [values[at]] * image_tokens + values[at + 1 :]
 
 
+def padded_length(length: int) -> int:
+    return -(-length // _LENGTH_STEP) * _LENGTH_STEP
+
+
 class PadCollate:
-    """Right padding to the longest of the batch. Causal attention never looks to the right, so no mask is needed."""
+    """Right padding to the batch's padded length. Causal attention never looks to the right, so no mask is needed."""
 
     def __init__(self, pad_id: int) -> None:
         self._pad_id = pad_id
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
-        longest = max(len(item["input_ids"]) for item in items)
+        longest = padded_length(max(len(item["input_ids"]) for item in items))
         batch = {
             "input_ids": self._pad([item["input_ids"] for item in items], longest, self._pad_id),
             "labels": self._pad([item["labels"] for item in items], longest, IGNORED),

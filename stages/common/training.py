@@ -117,7 +117,7 @@ def train(
     if not torch.cuda.is_available():
         # Sequences are short: on a CPU the fused attention's backward pass takes longer than plain products.
         model.set_attn_implementation("eager")
-    with resume_folder(name, fingerprint) as folder:
+    with resume_folder(name, fingerprint_of(fingerprint, plan.batches)) as folder:
         arguments = TrainingArguments(
             output_dir=str(folder),
             run_name=name,

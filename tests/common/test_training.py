@@ -43,7 +43,7 @@ def main():
         time.sleep(float(sys.argv[2]))
         hidden = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
         return target_loss(hidden, batch["labels"], model.lm_head, None)[0]
-    plan = plan_batches(dataset.lengths, 32, 2, True, 1)
+    plan = plan_batches(dataset.lengths, 64, 2, True, 1)
     log = train("tiny", model, dataset, PadCollate(0), plan, params.language, params, "fingerprint", loss_of=loss_of)
     model.save_pretrained("out")
     log.write_csv(Path("loss.csv"))
@@ -70,7 +70,7 @@ def finish(folder: Path) -> str:
 
 def wait_for_state(folder: Path) -> None:
     deadline = time.monotonic() + 60
-    while not list(folder.glob(".resume/tiny-fingerprint/checkpoint-*/loss_log.json")):
+    while not list(folder.glob(".resume/tiny-*/checkpoint-*/loss_log.json")):
         assert time.monotonic() < deadline, "no state was saved"
         time.sleep(0.05)
 
