@@ -23,7 +23,8 @@ def save_checkpoint(model: VlmForConditionalGeneration, tokenizer: PreTrainedTok
         tokenizer=tokenizer,
         patch_size=vision.patch_size,
         vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,  # the class token, which "default" takes away again
+        # Added to the patches: the class token, which "default" takes away again, and what the projector merges.
+        num_additional_image_tokens=1 + model.config.image_tokens - model.config.patch_grid**2,
         chat_template=tokenizer.chat_template,
     )
     with whole_folder(folder) as partial:

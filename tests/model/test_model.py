@@ -134,9 +134,12 @@ def test_the_loss_is_the_plain_cross_entropy_and_padding_changes_nothing() -> No
     assert torch.allclose(loss, padded, atol=1e-6)
 
 
-def test_a_checkpoint_is_an_ordinary_transformers_directory(tmp_path: Path, tokenizer) -> None:
+@pytest.mark.parametrize(("projector", "image_tokens"), [("linear", 36), ("mlp", 36), ("ldpv2", 25)])
+def test_a_checkpoint_is_an_ordinary_transformers_directory(
+    tmp_path: Path, tokenizer, projector: str, image_tokens: int
+) -> None:
     image_id = tokenizer.convert_tokens_to_ids("<image>")
-    network = tiny(vocab_size=len(tokenizer), image_id=image_id)
+    network = tiny(projector, vocab_size=len(tokenizer), image_id=image_id)
     save_checkpoint(network, tokenizer, tmp_path / "checkpoint")
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "checkpoint").eval()
     processor = AutoProcessor.from_pretrained(tmp_path / "checkpoint")
@@ -145,7 +148,7 @@ def test_a_checkpoint_is_an_ordinary_transformers_directory(tmp_path: Path, toke
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8))
     inputs = processor(images=picture, text=prompt, return_tensors="pt")
-    assert int((inputs["input_ids"] == image_id).sum()) == loaded.config.image_tokens == 36
+    assert int((inputs["input_ids"] == image_id).sum()) == loaded.config.image_tokens == image_tokens
     with torch.no_grad():
         assert torch.allclose(loaded(**inputs).logits, network(**inputs).logits, atol=1e-5)
         assert loaded.generate(**inputs, max_new_tokens=3, do_sample=False).shape[1] > inputs["input_ids"].shape[1]
