@@ -5,8 +5,9 @@ out: data/language, reports/loss/language.csv
 
 Its dialogues are those of the train scenes. Where a picture's patches will stand, each place holds words instead:
 what is there, as the sum of the words' embeddings. A decoder of this size learns so to look up a place and to tell
-what is in several of them; a large chat model brings both along. What is left for pretraining is to put patch
-features where such sums lie, as far as the projector can.
+what is in several of them; a large chat model brings both along. Some places are misread and all are noisy, as patch
+features will be, so it learns to ask several of them. What is left for pretraining is to put patch features where
+such sums lie, as far as the projector can.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from stages.common.shards import read_rows
 from stages.common.training import fingerprint_of, train
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
 
-_QUESTIONS = 3  # a sample
+_QUESTIONS = 8  # a sample
+_WORDS_STEP = 64  # as for lengths of sequences: few shapes
 _SHARE_OF_PATCH = 0.3  # of a patch that an object must cover to be what the patch shows
 
 
@@ -55,15 +57,17 @@ def build_language_model(params: LanguageParams, vocab_size: int, encoder: Encod
     return LlamaForCausalLM(config)
 
 
-def place_words(scene: Scene, grid: int, rng: random.Random) -> list[str]:
+def place_words(scene: Scene, grid: int, misread: float, rng: random.Random) -> list[str]:
     """What each patch of the picture shows, [grid * grid]: where it is, and colour and kind of an object there, or
-    the background. A vision encoder's patch features tell all of this too."""
+    the background. A vision encoder's patch features tell all of this too, and err like it: an object's patch has
+    another kind with probability ``misread`` and, half as often, another colour."""
     words = [rng.choice(BACKGROUNDS[scene.background].words)] * (grid * grid)
     for group in scene.groups:
-        name = rng.choice(COLOUR_WORDS[group.colour]) + rng.choice(KINDS[group.kind].words)
         for box in group.boxes:
             for patch in np.flatnonzero(box_weights(box, grid) > _SHARE_OF_PATCH):
-                words[patch] = name
+                kind = rng.choice(list(KINDS)) if rng.random() < misread else group.kind
+                colour = rng.choice(list(COLOUR_WORDS)) if rng.random() < misread / 2 else group.colour
+                words[patch] = rng.choice(COLOUR_WORDS[colour]) + rng.choice(KINDS[kind].words)
     third = {cell: rng.choice(names) for cell, names in POSITION_WORDS.items()}
     return [third[patch // grid * 3 // grid, patch % grid * 3 // grid] + word for patch, word in enumerate(words)]
 
@@ -80,8 +84,8 @@ class PlaceDataset(SampleDataset):
 
 
 class PlaceCollate(PadCollate):
-    """Adds what the places hold: ``words`` [U, W], the batch's different ones, filled up with -1, and ``places``
-    [B * P], which of them each place holds."""
+    """Adds what the places hold: ``words`` [U, W], the batch's different ones and some empty ones, filled up with -1,
+    and ``places`` [B * P], which of them each place holds."""
 
     def __init__(self, pad_id: int, encoder: Encoder) -> None:
         super().__init__(pad_id)
@@ -91,37 +95,40 @@ class PlaceCollate(PadCollate):
         seen: dict[str, int] = {}
         places = [seen.setdefault(place, len(seen)) for item in items for place in item["places"]]
         words = [self._encoder.ids(place) for place in seen]
+        words += [[]] * (-len(words) % _WORDS_STEP)
         return super().__call__(items) | {
             "words": self._pad(words, max(map(len, words)), -1),
             "places": torch.tensor(places),
         }
 
 
-def text_samples(scenes: int, grid: int, encoder: Encoder, seed: int) -> tuple[list[Sample], list[list[str]]]:
-    """Samples and their places. Per scene: how a description begins, a caption with some questions and, for every
-    third scene, a whole description. Beginnings name every object, and naming is what takes the practice."""
+def text_samples(
+    params: LanguageParams, grid: int, encoder: Encoder, seed: int
+) -> tuple[list[Sample], list[list[str]]]:
+    """Samples and their places. Per scene: how a description begins; and a whole description or a caption among
+    questions, in turn. Beginnings name every object, and naming is what takes the practice."""
     samples: list[Sample] = []
     places = []
-    for number, row in enumerate(read_rows("train", ["scene", "texts"], scenes)):
+    for number, row in enumerate(read_rows("train", ["scene", "texts"], params.scenes)):
         rng = random.Random(f"{seed}/language/{number}")
         scene = Scene.from_json(row["scene"])
-        by_task = {task: [t for t in row["texts"] if t["task"] == task] for task in ("caption", "description")}
-        questions = [t for t in row["texts"] if t["task"] not in by_task]
-        beginning, whole = rng.sample(by_task["description"], 2)
-        asked = [rng.choice(by_task["caption"]), *rng.sample(questions, _QUESTIONS)]
-        dialogues = [
-            [(beginning["question"], beginning["answer"][: len(scene.groups)])],
-            [(text["question"], text["answer"]) for text in asked],
-        ]
-        if number % 3 == 0:
+        described = [text for text in row["texts"] if text["task"] == "description"]
+        asked = [text for text in row["texts"] if text["task"] != "description"]
+        beginning, whole = rng.sample(described, 2)
+        dialogues = [[(beginning["question"], beginning["answer"][: len(scene.groups)])]]
+        if number % 2:
             dialogues.append([(whole["question"], whole["answer"])])
+        else:
+            chosen = rng.sample(asked, min(_QUESTIONS, len(asked)))
+            dialogues.append([(text["question"], text["answer"]) for text in chosen])
         for turns in dialogues:
             samples.append((number, *encoder.dialogue(turns, image=True)))
-            places.append(place_words(scene, grid, rng))
+            places.append(place_words(scene, grid, params.misread, rng))
     return samples, places
 
 
-def language_loss(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int) -> Tensor:
+def language_loss(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int, noise: float) -> Tensor:
+    """Cross-entropy of the answers, with Gaussian ``noise`` on what the places hold, in units of its spread."""
     table = model.get_input_embeddings()
     known = (batch["words"] >= 0).unsqueeze(-1)
     sums = (table(batch["words"].clamp(min=0)) * known).sum(1)  # [U, D]
@@ -129,7 +136,9 @@ def language_loss(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: i
     chosen = nn.functional.one_hot(batch["places"], len(sums)).to(sums.dtype)
     mask = (batch["input_ids"] == image_id).unsqueeze(-1)
     embeddings = table(batch["input_ids"])
-    embeddings = embeddings.masked_scatter(mask, (chosen @ sums).to(embeddings.dtype))
+    shown = chosen @ sums
+    shown = shown + noise * shown.detach().std() * torch.randn_like(shown)
+    embeddings = embeddings.masked_scatter(mask, shown.to(embeddings.dtype))
     hidden = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     return target_loss(hidden, batch["labels"], model.lm_head, None)[0]
 
@@ -140,7 +149,7 @@ def main() -> None:
     encoder = Encoder(tokenizer)
     image_id = encoder.token_id(IMAGE)
     grid = params.data.image_size // params.vision.patch_size
-    dataset = PlaceDataset(*text_samples(params.language.scenes, grid, encoder, params.seed), image_id)
+    dataset = PlaceDataset(*text_samples(params.language, grid, encoder, params.seed), image_id)
     torch.manual_seed(params.seed)
     model = build_language_model(params.language, len(tokenizer), encoder)
     log = train(
@@ -152,7 +161,7 @@ def main() -> None:
         params.language,
         params,
         fingerprint_of(params.seed, grid, params.language.model_dump(), SHARDS, TOKENIZER),
-        loss_of=lambda model, batch: language_loss(model, batch, image_id),
+        loss_of=lambda model, batch: language_loss(model, batch, image_id, params.language.noise),
     )
     with whole_folder(LANGUAGE) as folder:
         model.save_pretrained(folder)

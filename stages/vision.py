@@ -2,16 +2,18 @@
 
 in: data/prepared, data/tokenizer; params seed, data.image_size, vision. out: data/vision, reports/loss/vision.csv
 
-Two InfoNCE losses. Image-text: pictures against captions, as in CLIP (Radford et al. 2021). Region-text: what an
-object's patches say, averaged over its box, against a phrase that names it, as in RegionCLIP (Zhong et al. 2022,
-arXiv 2112.09106); it gives each patch the local content that a decoder reads objects from. OpenAI's CLIP gets
-that from 400 million pictures; a run of minutes has to ask for it.
+Two InfoNCE losses. Image-text: pictures against captions, as in CLIP (Radford et al. 2021). Region-text: what the
+patches of an object say against what the object is called, its colour and its place, each among the batch's
+phrases of that aspect. It comes from RegionCLIP (Zhong et al. 2022, arXiv 2112.09106), which pools a region before
+it compares; asked one by one, every patch learns to tell what it is part of, and a linear projector has no more to
+take apart. OpenAI's CLIP gets local content from 400 million pictures; a run of minutes has to ask for it.
 """
 
 from __future__ import annotations
 
 import random
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,10 +35,12 @@ from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS
 
 _TEXT_END = 0  # <|endoftext|>; CLIP reads a text at its first one. (Id 2 as eos_token_id means something else to it.)
 _MAX_TEXT = 77
-# Parts that a batch's phrases name -> share of batches: the kind; colour too; place too. Kinds alone teach what a
-# kind looks like in any colour, also in one that training never shows it in.
-_PHRASE_FORMS = {1: 0.35, 2: 0.4, 4: 0.25}
+_TOUCHED = 0.05  # of a patch that an object may cover and it still shows the background
 _ACTIVATION = "gelu"  # one fused kernel; CLIP's own quick_gelu took a fifth of a step on a CPU
+
+Aspect = Literal["name", "colour", "place"]
+Key = Any  # a kind or background, a colour, or a (row, column)
+ASPECTS: tuple[Aspect, ...] = ("name", "colour", "place")
 
 
 def build_clip(params: Params, vocab_size: int) -> CLIPModel:
@@ -90,61 +94,80 @@ class SceneDataset(Dataset):
         return self.rows[index]
 
 
-def region_classes(scene: Scene, grid: int) -> list[tuple[tuple, np.ndarray]]:
-    """What each region of a scene shows, as (class, weights over the patches [P], summing to 1).
+@dataclass(frozen=True)
+class Region:
+    """An object or the background: the phrases that fit it, by aspect, and ``weights`` over the patches [P], sum 1."""
 
-    An object's region is its box; the background's is every patch that no object touches.
-    """
-    found: list[tuple[tuple, np.ndarray]] = []
+    phrases: dict[Aspect, Key]
+    weights: np.ndarray
+
+
+def regions_of(scene: Scene, grid: int) -> list[Region]:
+    """One region per object, its box; and one for the background, every patch that no object touches."""
+    found: list[Region] = []
     covered = np.zeros(grid * grid, np.float32)
     for group in scene.groups:
         for box in group.boxes:
             weights = box_weights(box, grid)
             covered += weights
-            column = min(2, int((box[0] + box[2]) * 1.5))
-            found.append(((group.kind, group.colour, group.row, column), weights / weights.sum()))
-    free = (covered < 0.05).astype(np.float32)
+            cell = (group.row, min(2, int((box[0] + box[2]) * 1.5)))
+            phrases = {"name": group.kind, "colour": group.colour, "place": cell}
+            found.append(Region(phrases, weights / weights.sum()))
+    free = (covered < _TOUCHED).astype(np.float32)
     if free.sum() > 0:
-        found.append(((scene.background,), free / free.sum()))
+        found.append(Region({"name": scene.background}, free / free.sum()))
     return found
 
 
-def region_phrase(key: tuple, rng: random.Random) -> str:
-    """海边, 小狗, 红色的小狗 or 左侧的红色的小狗, as far as ``key`` goes."""
-    if key[0] in BACKGROUNDS:
-        return rng.choice(BACKGROUNDS[key[0]].words)
-    kind, colour, *cell = (*key, None)[: max(2, len(key))]
-    name = rng.choice(KINDS[kind].words)
-    if colour is None:
-        return name
-    place = f"{rng.choice(POSITION_WORDS[tuple(cell)])}的" if cell else ""
-    return f"{place}{rng.choice(COLOUR_WORDS[colour])}的{name}"
+def phrase_words(aspect: Aspect, key: Key) -> tuple[str, ...]:
+    """All wordings of a phrase: 小狗 or 狗, 海边 or 沙滩上, 红色, 左侧 or 左边."""
+    if aspect == "name":
+        return BACKGROUNDS[key].words if key in BACKGROUNDS else KINDS[key].words
+    return COLOUR_WORDS[key] if aspect == "colour" else POSITION_WORDS[key]
+
+
+def recolour(pixels: Tensor, rng: random.Random) -> Tensor:
+    """A picture [3, S, S] in false colours: its channels in another order, or a negative, or both."""
+    return pixels[rng.sample(range(3), 3)] * rng.choice((1, -1))
 
 
 class ContrastiveCollate:
-    """Rows -> tensors. Wording is drawn from the scenes' ids and a count, so that a resumed run draws the same."""
+    """Rows -> tensors. What is random is drawn from the scenes' ids, so that a resumed run draws the same.
 
-    def __init__(self, encoder: Encoder, grid: int, seed: int) -> None:
-        self._encoder, self._grid, self._seed = encoder, grid, seed
+    The last ``recolour_share`` of a batch's pictures comes in false colours. They have no captions, and of their
+    objects only the names are asked: what a thing is called does not hang on the colours it was seen in.
+    """
+
+    def __init__(self, encoder: Encoder, grid: int, recolour_share: float, seed: int) -> None:
+        self._encoder, self._grid, self._recolour_share, self._seed = encoder, grid, recolour_share, seed
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         rng = random.Random(f"{self._seed}/{rows[0]['scene'].id}/{rows[-1]['scene'].id}")
-        # One form of phrase a batch: "the red dog" beside "the dog" would make a right answer wrong.
-        parts = rng.choices(list(_PHRASE_FORMS), list(_PHRASE_FORMS.values()))[0]
-        classes: dict[tuple, int] = {}
-        targets, weights, owners = [], [], []
+        true_colours = len(rows) - int(self._recolour_share * len(rows))
+        pixels = pixel_values([row["image"] for row in rows])
+        phrases: dict[tuple[Aspect, Key], int] = {}
+        targets, weights, owners, regions = [], [], [], 0
         for number, row in enumerate(rows):
-            for key, weight in region_classes(row["scene"], self._grid):
-                targets.append(classes.setdefault(key[:parts], len(classes)))
-                weights.append(weight)
-                owners.append(number)
+            if number >= true_colours:
+                pixels[number] = recolour(pixels[number], rng)
+            for region in regions_of(row["scene"], self._grid):
+                asked = list(region.phrases.items())
+                if number >= true_colours:
+                    asked = asked[:1] if "colour" in region.phrases else []
+                regions += bool(asked)
+                for phrase in asked:
+                    targets.append(phrases.setdefault(phrase, len(phrases)))
+                    weights.append(region.weights)
+                    owners.append(number)
         return {
-            "pixel_values": pixel_values([row["image"] for row in rows]),
-            "caption_ids": self._texts([rng.choice(row["captions"]) for row in rows]),
-            "phrase_ids": self._texts([region_phrase(key, rng) for key in classes]),
-            "region_weights": torch.from_numpy(np.stack(weights)),
-            "region_owners": torch.tensor(owners),
-            "region_targets": torch.tensor(targets),
+            "pixel_values": pixels,
+            "caption_ids": self._texts([rng.choice(row["captions"]) for row in rows[:true_colours]]),
+            "phrase_ids": self._texts([rng.choice(phrase_words(*phrase)) for phrase in phrases]),
+            "phrase_aspects": torch.tensor([ASPECTS.index(aspect) for aspect, _ in phrases]),
+            "regions": torch.tensor(regions),
+            "pair_weights": torch.from_numpy(np.stack(weights)),
+            "pair_owners": torch.tensor(owners),
+            "pair_targets": torch.tensor(targets),
         }
 
     def _texts(self, texts: list[str]) -> Tensor:
@@ -154,20 +177,26 @@ class ContrastiveCollate:
 
 
 def contrastive_loss(model: CLIPModel, batch: dict[str, Tensor], region_weight: float) -> Tensor:
-    """Image-text plus ``region_weight`` x region-text cross-entropy, both over the batch."""
+    """Image-text plus ``region_weight`` x region-text cross-entropy.
+
+    The latter is a sum over a region's phrases and a mean over the batch's regions. Each patch chooses among the
+    phrases of one aspect; a region's patches count by how much of them it covers.
+    """
     seen = model.get_image_features(pixel_values=batch["pixel_values"])
-    images = nn.functional.normalize(seen.pooler_output.float(), dim=-1)  # [B, D]
-    captions = _text_features(model, batch["caption_ids"])  # [B, D]
+    captions = _text_features(model, batch["caption_ids"])  # [B', D]
+    images = nn.functional.normalize(seen.pooler_output[: len(captions)].float(), dim=-1)  # [B', D]
     scale = model.logit_scale.exp().clamp(max=100)
     logits = scale * images @ captions.T
     diagonal = torch.arange(len(logits), device=logits.device)
     loss = (nn.functional.cross_entropy(logits, diagonal) + nn.functional.cross_entropy(logits.T, diagonal)) / 2
     if region_weight:
-        patches = model.visual_projection(model.vision_model.post_layernorm(seen.last_hidden_state[:, 1:]))  # [B, P, D]
-        pooled = (batch["region_weights"].unsqueeze(1) @ patches[batch["region_owners"]].float()).squeeze(1)
-        regions = nn.functional.normalize(pooled, dim=-1)  # [R, D]
-        phrases = _text_features(model, batch["phrase_ids"])  # [C, D]
-        loss = loss + region_weight * nn.functional.cross_entropy(scale * regions @ phrases.T, batch["region_targets"])
+        patches = model.visual_projection(model.vision_model.post_layernorm(seen.last_hidden_state[:, 1:]))
+        patches = nn.functional.normalize(patches.float(), dim=-1)  # [B, P, D]
+        logits = scale * patches @ _text_features(model, batch["phrase_ids"]).T  # [B, P, C]
+        aspects, owners, targets = batch["phrase_aspects"], batch["pair_owners"], batch["pair_targets"]
+        totals = torch.stack([logits[..., aspects == aspect].logsumexp(-1) for aspect in range(len(ASPECTS))])
+        log_likelihood = logits[owners, :, targets] - totals[aspects[targets], owners]  # [R, P]
+        loss = loss - region_weight * (batch["pair_weights"] * log_likelihood).sum() / batch["regions"]
     return loss
 
 
@@ -191,7 +220,7 @@ def main() -> None:
         "vision",
         model,
         dataset,
-        ContrastiveCollate(Encoder(tokenizer), grid, params.seed),
+        ContrastiveCollate(Encoder(tokenizer), grid, params.vision.recolour_share, params.seed),
         vision_plan(len(dataset), params),
         params.vision,
         params,

@@ -70,6 +70,7 @@ class VisionParams(LoopParams):
     scenes: Positive
     batch_size: Positive
     region_weight: Annotated[float, Field(ge=0.0)]
+    recolour_share: Annotated[float, Field(ge=0.0, lt=1.0)]
 
     @model_validator(mode="after")
     def _heads_divide(self) -> VisionParams:
@@ -88,6 +89,8 @@ class LanguageParams(LoopParams):
     rope_theta: Rate
     rms_norm_eps: Rate
     scenes: Positive
+    misread: Share
+    noise: Annotated[float, Field(ge=0.0)]
     batch_tokens: Positive
 
     @model_validator(mode="after")

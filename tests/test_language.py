@@ -1,0 +1,68 @@
+"""What the places hold while the decoder learns to read without a picture."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from stages.common.params import load_params
+from stages.common.regions import box_weights
+from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, Scene
+from stages.language import language_loss, place_words
+from stages.prepare.scene import sample_scene
+
+GRID = 6
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    return [sample_scene(load_params().data, 1, "train", index) for index in range(60)]
+
+
+def right_patches(scene: Scene, words: list[str]) -> tuple[int, int]:
+    """Patches that objects cover by more than half, and how many of them name an object of the scene there."""
+    covered = right = 0
+    for group in scene.groups:
+        names = [colour + kind for colour in COLOUR_WORDS[group.colour] for kind in KINDS[group.kind].words]
+        for box in group.boxes:
+            for patch in (box_weights(box, GRID) > 0.5).nonzero()[0]:
+                covered += 1
+                right += any(words[patch].endswith(name) for name in names)
+    return covered, right
+
+
+def test_places_name_what_is_there(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        words = place_words(scene, GRID, 0.0, random.Random(0))
+        covered, right = right_patches(scene, words)
+        assert covered == right > 0
+        free = [word for word in words if any(word.endswith(name) for name in BACKGROUNDS[scene.background].words)]
+        assert len(free) >= GRID * GRID - 9 * sum(group.count for group in scene.groups)
+
+
+def test_some_patches_are_misread(scenes: list[Scene]) -> None:
+    counts = [right_patches(scene, place_words(scene, GRID, 0.4, random.Random(0))) for scene in scenes]
+    covered, right = map(sum, zip(*counts, strict=True))
+    # 0.4 of the kinds and 0.2 of the colours are drawn anew, from 26 and from 8
+    assert right / covered == pytest.approx((1 - 0.4 * 25 / 26) * (1 - 0.2 * 7 / 8), abs=0.06)
+
+
+def test_loss_reads_sums_of_words() -> None:
+    """Two places, of two words and of one: the same as a model that is handed the sums; noise changes it."""
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    model = LlamaForCausalLM(config).eval()
+    batch = {
+        "input_ids": torch.tensor([[1, 3, 3, 7, 8]]),
+        "labels": torch.tensor([[-100, -100, -100, 7, 8]]),
+        "words": torch.tensor([[10, 11], [12, -1], [-1, -1]]),
+        "places": torch.tensor([1, 0]),
+    }
+    table = model.get_input_embeddings().weight
+    embeds = torch.stack([table[1], table[12], table[10] + table[11], table[7], table[8]])[None]
+    expected = model(inputs_embeds=embeds, labels=batch["labels"]).loss
+    assert language_loss(model, batch, 3, 0.0).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert language_loss(model, batch, 3, 1.0).item() != pytest.approx(expected.item(), rel=1e-5)
