@@ -33,7 +33,8 @@ from stages.common.shards import read_rows
 from stages.common.training import fingerprint_of, train
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
 
-_QUESTIONS = 8  # a sample
+_QUESTIONS = 10  # a sample
+_WHOLE_EVERY = 3  # of this many scenes, one shows a whole description
 _WORDS_STEP = 64  # as for lengths of sequences: few shapes
 _SHARE_OF_PATCH = 0.3  # of a patch that an object must cover to be what the patch shows
 
@@ -105,8 +106,10 @@ class PlaceCollate(PadCollate):
 def text_samples(
     params: LanguageParams, grid: int, encoder: Encoder, seed: int
 ) -> tuple[list[Sample], list[list[str]]]:
-    """Samples and their places. Per scene: how a description begins; and a whole description or a caption among
-    questions, in turn. Beginnings name every object, and naming is what takes the practice."""
+    """Samples and their places. Per scene: how a description begins, and questions; for some, a whole description.
+
+    Beginnings name what stands in a place, questions find the place of what is named; these two take the practice.
+    """
     samples: list[Sample] = []
     places = []
     for number, row in enumerate(read_rows("train", ["scene", "texts"], params.scenes)):
@@ -115,12 +118,13 @@ def text_samples(
         described = [text for text in row["texts"] if text["task"] == "description"]
         asked = [text for text in row["texts"] if text["task"] != "description"]
         beginning, whole = rng.sample(described, 2)
-        dialogues = [[(beginning["question"], beginning["answer"][: len(scene.groups)])]]
-        if number % 2:
+        questions = rng.sample(asked, min(_QUESTIONS, len(asked)))
+        dialogues = [
+            [(beginning["question"], beginning["answer"][: len(scene.groups)])],
+            [(text["question"], text["answer"]) for text in questions],
+        ]
+        if number % _WHOLE_EVERY == 0:
             dialogues.append([(whole["question"], whole["answer"])])
-        else:
-            chosen = rng.sample(asked, min(_QUESTIONS, len(asked)))
-            dialogues.append([(text["question"], text["answer"]) for text in chosen])
         for turns in dialogues:
             samples.append((number, *encoder.dialogue(turns, image=True)))
             places.append(place_words(scene, grid, params.misread, rng))
@@ -128,7 +132,11 @@ def text_samples(
 
 
 def language_loss(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int, noise: float) -> Tensor:
-    """Cross-entropy of the answers, with Gaussian ``noise`` on what the places hold, in units of its spread."""
+    """Cross-entropy of the answers, with Gaussian noise on what the places hold.
+
+    Each sample's noise has a strength of its own, up to ``noise`` times the spread of what the places hold. Finding a
+    thing by its name is learnt on the clear samples; with all of them equally noisy it was not learnt in the time.
+    """
     table = model.get_input_embeddings()
     known = (batch["words"] >= 0).unsqueeze(-1)
     sums = (table(batch["words"].clamp(min=0)) * known).sum(1)  # [U, D]
@@ -136,8 +144,9 @@ def language_loss(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: i
     chosen = nn.functional.one_hot(batch["places"], len(sums)).to(sums.dtype)
     mask = (batch["input_ids"] == image_id).unsqueeze(-1)
     embeddings = table(batch["input_ids"])
-    shown = chosen @ sums
-    shown = shown + noise * shown.detach().std() * torch.randn_like(shown)
+    shown = (chosen @ sums).view(len(embeddings), -1, embeddings.shape[-1])  # [B, P, D]
+    strength = noise * torch.rand(len(shown), 1, 1, device=shown.device)
+    shown = shown + strength * shown.detach().std() * torch.randn_like(shown)
     embeddings = embeddings.masked_scatter(mask, shown.to(embeddings.dtype))
     hidden = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     return target_loss(hidden, batch["labels"], model.lm_head, None)[0]

@@ -18,7 +18,7 @@ from stages.common.params import TokenizerParams, load_params
 from stages.common.paths import TOKENIZER
 from stages.common.shards import read_rows
 
-ALONE = r"[\s，。、？！：；的在是和]"  # particles and punctuation that never join a longer token
+ALONE = r"[\s，。、？！：；的在是和吗]"  # particles and punctuation that never join a longer token
 ROLES = ["user", "assistant"]  # in every prompt, and longer than max_token_length
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 

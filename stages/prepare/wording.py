@@ -172,7 +172,7 @@ def _summary(scene: Scene, names: dict[str, str], rng: random.Random) -> str:
 
 
 def questions(scene: Scene, rng: random.Random) -> list[Text]:
-    """One question each: what is there, how many, which colour, where."""
+    """What is there, how many, which colour: one question each; where: one for every group."""
     positions = [(group.row, group.column) for group in scene.groups]
     texts = []
     lonely = [g for g in scene.groups if positions.count((g.row, g.column)) == 1]
@@ -196,23 +196,28 @@ def questions(scene: Scene, rng: random.Random) -> list[Text]:
         question, answer = f"{name}是什么颜色的？", f"{name}是{colour}的。"
     texts.append(Text("colour", question, (answer,), group.kind, group.colour))
 
-    group = rng.choice(scene.groups)
-    name = rng.choice(KINDS[group.kind].words)
-    question = rng.choice(("{name}在哪里？", "{name}在画面的什么位置？")).format(name=name)
-    answer = f"{name}在画面的{_place(group, rng)}。"
-    texts.append(Text("where", question, (answer,), group.kind, f"{group.row},{group.column}"))
+    for group in scene.groups:
+        name = rng.choice(KINDS[group.kind].words)
+        question = rng.choice(("{name}在哪里？", "{name}在画面的什么位置？")).format(name=name)
+        answer = f"{name}在画面的{_place(group, rng)}。"
+        texts.append(Text("where", question, (answer,), group.kind, f"{group.row},{group.column}"))
     return texts
 
 
 def yes_no_questions(scene: Scene, rng: random.Random) -> list[Text]:
-    """A present and an absent kind for each of POPE's three ways to choose the absent one (Li et al. 2023)."""
+    """A present and an absent kind for each of POPE's three ways to choose the absent one (Li et al. 2023).
+
+    A yes says what is where, for bare verdicts teach little: after 72,000 of them a decoder that reads true words in
+    places got 69 % right, which takes no look at the places; after 54,000 with the place, 90 %.
+    """
     texts = []
     for task, candidates in absent_kinds(scene).items():
-        present, absent = rng.choice(scene.groups).kind, rng.choice(candidates)
-        for kind, expected in ((present, "yes"), (absent, "no")):
+        group, absent = rng.choice(scene.groups), rng.choice(candidates)
+        for kind, expected in ((group.kind, "yes"), (absent, "no")):
             name = rng.choice(KINDS[kind].words)
             question = rng.choice(("图中有{name}吗？", "画面里有{name}吗？", "能看到{name}吗？")).format(name=name)
-            answer = f"有，图中有{name}。" if expected == "yes" else f"没有，图中没有{name}。"
+            seen = f"有，{_place(group, rng)}有{noun_phrase(group, rng, name)}。"
+            answer = seen if expected == "yes" else f"没有，图中没有{name}。"
             texts.append(Text(task, question, (answer,), kind, expected))
     return texts
 
