@@ -72,7 +72,7 @@ KINDS: dict[str, Kind] = {
     "plane": Kind(("飞机", "客机"), "架", "sky", ("space", "night"), ("伸着两只机翼", "机身细长")),
     "rocket": Kind(("火箭", "运载火箭"), "枚", "sky", ("space", "night"), ("头部尖尖的", "尾部喷着火焰")),
     "chair": Kind(("椅子", "座椅"), "把", "ground", ("room", "stage"), ("靠背很直", "有四条腿"), support=True),
-    "book": Kind(("书本", "书"), "本", "ground", ("room", "stage"), ("正翻开着", "书页是浅色的"), support=True),
+    "book": Kind(("图书", "书"), "本", "ground", ("room", "stage"), ("正翻开着", "书页是浅色的"), support=True),
     "umbrella": Kind(("雨伞", "伞"), "把", "ground", ("street", "seaside"), ("伞面撑开了", "伞柄弯弯的"), shelter=True),
     "ball": Kind(("皮球", "球"), "个", "ground", ("grassland", "snow"), ("圆圆的", "表面有一道道条纹")),
     "balloon": Kind(("气球", "大气球"), "个", "sky", ("stage", "snow"), ("下面系着一根细线", "鼓鼓的"), shelter=True),

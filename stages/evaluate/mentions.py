@@ -26,7 +26,7 @@ _COLOUR_OF = {word: name for name, words in COLOUR_WORDS.items() for word in wor
 # Everyday words that hold a one-character kind and mean something else; the world's own are found by _lookalikes.
 _COMPOUNDS = {
     *("雪花", "浪花", "火花", "烟花", "花园", "花纹", "地球", "星球", "月球"),
-    *("书架", "书桌", "书包", "书柜", "树叶", "树枝", "鱼缸", "鱼竿", "鸟巢"),
+    *("图书馆", "书架", "书桌", "书包", "书柜", "树叶", "树枝", "鱼缸", "鱼竿", "鸟巢"),
 }
 
 
