@@ -26,11 +26,11 @@ from stages.common.chat import END, IMAGE, PAD, START, Encoder, load_tokenizer
 from stages.common.errors import run_stage
 from stages.common.files import whole_folder
 from stages.common.params import LanguageParams, load_params
-from stages.common.paths import LANGUAGE, LOSS_LOGS, SHARDS, TOKENIZER
+from stages.common.paths import LANGUAGE, SHARDS, TOKENIZER
 from stages.common.regions import box_weights
 from stages.common.samples import PadCollate, Sample, SampleDataset
 from stages.common.shards import read_rows
-from stages.common.training import fingerprint_of, train
+from stages.common.training import train
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
 
 _QUESTIONS = 10  # a sample
@@ -152,6 +152,11 @@ def language_loss(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: i
     return target_loss(hidden, batch["labels"], model.lm_head, None)[0]
 
 
+def save_language_model(model: LlamaForCausalLM) -> None:
+    with whole_folder(LANGUAGE) as folder:
+        model.save_pretrained(folder)
+
+
 def main() -> None:
     params = load_params()
     tokenizer = load_tokenizer()
@@ -161,7 +166,7 @@ def main() -> None:
     dataset = PlaceDataset(*text_samples(params.language, grid, encoder, params.seed), image_id)
     torch.manual_seed(params.seed)
     model = build_language_model(params.language, len(tokenizer), encoder)
-    log = train(
+    train(
         "language",
         model,
         dataset,
@@ -169,12 +174,10 @@ def main() -> None:
         plan_batches(dataset.lengths, params.language.batch_tokens, params.language.epochs, True, params.seed),
         params.language,
         params,
-        fingerprint_of(params.seed, grid, params.language.model_dump(), SHARDS, TOKENIZER),
+        [params.seed, grid, params.language.model_dump(), SHARDS, TOKENIZER],
+        save=lambda: save_language_model(model),
         loss_of=lambda model, batch: language_loss(model, batch, image_id, params.language.noise),
     )
-    with whole_folder(LANGUAGE) as folder:
-        model.save_pretrained(folder)
-    log.write_csv(LOSS_LOGS / "language.csv")
 
 
 if __name__ == "__main__":

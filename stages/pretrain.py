@@ -17,10 +17,10 @@ from stages.common.checkpoints import checkpoint_path, save_checkpoint
 from stages.common.errors import InputError, run_stage
 from stages.common.features import load_features
 from stages.common.params import load_params
-from stages.common.paths import FEATURES, LANGUAGE, LOSS_LOGS, SHARDS, TOKENIZER, VISION
+from stages.common.paths import FEATURES, LANGUAGE, SHARDS, TOKENIZER, VISION
 from stages.common.samples import PadCollate, Sample, SampleDataset
 from stages.common.shards import read_rows
-from stages.common.training import fingerprint_of, train
+from stages.common.training import train
 
 CHECKPOINT = "pretrain"
 
@@ -50,7 +50,7 @@ def main() -> None:
     model.model.multi_modal_projector.requires_grad_(True)
     samples = caption_samples(params.pretrain.scenes, params.pretrain.max_len, encoder, params.seed)
     dataset = SampleDataset(samples, load_features("train"), model.config.image_tokens, image_id)
-    log = train(
+    train(
         CHECKPOINT,
         model,
         dataset,
@@ -58,12 +58,9 @@ def main() -> None:
         plan_batches(dataset.lengths, params.pretrain.batch_tokens, params.pretrain.epochs, True, params.seed),
         params.pretrain,
         params,
-        fingerprint_of(
-            params.seed, params.model.model_dump(), params.pretrain.model_dump(), SHARDS, TOKENIZER, LANGUAGE, FEATURES
-        ),
+        [params.seed, params.model.model_dump(), params.pretrain.model_dump(), SHARDS, TOKENIZER, LANGUAGE, FEATURES],
+        save=lambda: save_checkpoint(model, tokenizer, checkpoint_path(CHECKPOINT)),
     )
-    save_checkpoint(model, tokenizer, checkpoint_path(CHECKPOINT))
-    log.write_csv(LOSS_LOGS / f"{CHECKPOINT}.csv")
 
 
 if __name__ == "__main__":

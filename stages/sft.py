@@ -14,9 +14,9 @@ from stages.common.checkpoints import checkpoint_path, load_checkpoint, save_che
 from stages.common.errors import InputError, run_stage
 from stages.common.features import load_features
 from stages.common.params import load_params
-from stages.common.paths import FEATURES, LOSS_LOGS, PHASES
+from stages.common.paths import FEATURES, PHASES
 from stages.common.samples import PadCollate, SampleDataset, read_samples
-from stages.common.training import fingerprint_of, train
+from stages.common.training import train
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
     dataset = SampleDataset(samples, load_features("train"), model.config.image_tokens, image_id)
     loop = params.sft
-    log = train(
+    train(
         name,
         model,
         dataset,
@@ -41,16 +41,15 @@ def main() -> None:
         plan_batches(dataset.lengths, loop.batch_tokens, loop.epochs, loop.shuffle, params.seed),
         loop,
         params,
-        fingerprint_of(
+        [
             params.seed,
             loop.model_dump(exclude={"phases", "max_len", "fit", "question_share"}),
             PHASES / phase,
             checkpoint_path(after),
             FEATURES,
-        ),
+        ],
+        save=lambda: save_checkpoint(model, tokenizer, checkpoint_path(name)),
     )
-    save_checkpoint(model, tokenizer, checkpoint_path(name))
-    log.write_csv(LOSS_LOGS / f"{name}.csv")
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ from stages.common.chat import Encoder, load_tokenizer
 from stages.common.errors import run_stage
 from stages.common.files import whole_folder
 from stages.common.params import Params, load_params
-from stages.common.paths import LOSS_LOGS, SHARDS, TOKENIZER, VISION
+from stages.common.paths import SHARDS, TOKENIZER, VISION
 from stages.common.pictures import image_processor, pixel_values
 from stages.common.regions import box_weights
 from stages.common.shards import read_rows
-from stages.common.training import fingerprint_of, train
+from stages.common.training import train
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
 
 _TEXT_END = 0  # <|endoftext|>; CLIP reads a text at its first one. (Id 2 as eos_token_id means something else to it.)
@@ -209,6 +209,12 @@ def vision_plan(scenes: int, params: Params) -> BatchPlan:
     return plan_batches([1] * scenes, min(vision.batch_size, scenes), vision.epochs, True, params.seed)
 
 
+def save_clip(model: CLIPModel, image_size: int) -> None:
+    with whole_folder(VISION) as folder:
+        model.save_pretrained(folder)
+        image_processor(image_size).save_pretrained(folder)
+
+
 def main() -> None:
     params = load_params()
     tokenizer = load_tokenizer()
@@ -216,7 +222,7 @@ def main() -> None:
     torch.manual_seed(params.seed)
     model = build_clip(params, len(tokenizer))
     grid = params.data.image_size // params.vision.patch_size
-    log = train(
+    train(
         "vision",
         model,
         dataset,
@@ -224,13 +230,10 @@ def main() -> None:
         vision_plan(len(dataset), params),
         params.vision,
         params,
-        fingerprint_of(params.seed, params.vision.model_dump(), SHARDS, TOKENIZER),
+        [params.seed, params.vision.model_dump(), SHARDS, TOKENIZER],
+        save=lambda: save_clip(model, params.data.image_size),
         loss_of=lambda model, batch: contrastive_loss(model, batch, params.vision.region_weight),
     )
-    with whole_folder(VISION) as folder:
-        model.save_pretrained(folder)
-        image_processor(params.data.image_size).save_pretrained(folder)
-    log.write_csv(LOSS_LOGS / "vision.csv")
 
 
 if __name__ == "__main__":

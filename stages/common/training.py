@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from stages.common.batches import BatchPlan
 from stages.common.errors import InputError
 from stages.common.files import write_text
 from stages.common.params import LoopParams, Params
+from stages.common.paths import LOSS_LOGS
 from stages.common.precision import use_bf16
 
 RESUME_ROOT = Path(os.environ.get("DVC_ROOT", ".")) / ".resume"
+_ROOT = Path(__file__).parents[2]
 _COLUMNS = ("step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm")
 
 Collate = Callable[[list[Any]], dict[str, torch.Tensor]]
@@ -62,7 +65,10 @@ class PlannedTrainer(Trainer):
 
 
 class LossLog(TrainerCallback):
-    """Collects the loss curve; it is part of the resumable state, so a resumed run has no gap in it."""
+    """Collects the loss curve; it is part of the resumable state, so a resumed run has no gap in it.
+
+    Raises InputError when the loss or its gradient is no number any more.
+    """
 
     def __init__(self, plan: BatchPlan) -> None:
         self.plan = plan
@@ -79,6 +85,11 @@ class LossLog(TrainerCallback):
                 "learning_rate": float(f"{logs['learning_rate']:.6g}"),
                 "grad_norm": round(float(logs["grad_norm"]), 5),
             }
+            if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+                raise InputError(
+                    f"params.yaml: {args.run_name.split('-')[0]}.learning_rate: training has come apart, at step "
+                    f"{row['step']} the loss is {row['loss']} and its gradient {row['grad_norm']}; lower the rate"
+                )
             self.rows.append(row)
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
@@ -104,11 +115,16 @@ def train(
     plan: BatchPlan,
     loop: LoopParams,
     params: Params,
-    fingerprint: str,
+    inputs: Sequence[Any],
+    save: Callable[[], None],
     loss_of: Callable | None = None,
-) -> LossLog:
-    """Train ``model`` in place through ``plan``. Interrupted and called again with the same ``fingerprint`` (of all
-    that goes in), it goes on from the last saved state and ends with the same weights as an undisturbed run."""
+) -> None:
+    """Train ``model`` in place through ``plan``, then ``save`` it and write its loss curve to LOSS_LOGS/name.csv.
+
+    Interrupted, in ``save`` as well, and called again with the same ``inputs`` (params, files and folders: all that
+    goes in), code and number format, it goes on from the last saved state and ends with the same weights as an
+    undisturbed run.
+    """
     set_seed(params.seed)
     transformers_logging.set_verbosity_warning()
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -117,7 +133,9 @@ def train(
     if not torch.cuda.is_available():
         # Sequences are short: on a CPU the fused attention's backward pass takes longer than plain products.
         model.set_attn_implementation("eager")
-    with resume_folder(name, fingerprint_of(fingerprint, plan.batches)) as folder:
+    bf16 = use_bf16(params.machine.precision)
+    code = sorted([*_ROOT.glob("stages/**/*.py"), *_ROOT.glob("model/*.py")])
+    with resume_folder(name, fingerprint_of(*inputs, plan.batches, bf16, *code)) as folder:
         arguments = TrainingArguments(
             output_dir=str(folder),
             run_name=name,
@@ -130,25 +148,25 @@ def train(
             optim="adamw_torch_fused",
             adam_beta2=0.98,
             max_grad_norm=1.0,
-            bf16=use_bf16(params.machine.precision),
+            bf16=bf16,
             use_cpu=not torch.cuda.is_available(),
             logging_steps=min(params.machine.logging_steps, max(1, len(plan) // 4)),
             logging_nan_inf_filter=False,
             save_steps=params.machine.save_steps,
-            save_total_limit=1,
+            save_total_limit=2,  # the newest one counts only once its loss log is there, too
             seed=params.seed,
             report_to=[] if params.wandb.mode == "disabled" else ["wandb"],
             remove_unused_columns=False,
             disable_tqdm=False,
             dataloader_pin_memory=torch.cuda.is_available(),
         )
-        log = LossLog(plan)
+        log, stop = LossLog(plan), StopOnSignal()
         trainer = PlannedTrainer(
             model=model,
             args=arguments,
             train_dataset=dataset,
             data_collator=collate,
-            callbacks=[log, StopOnSignal()],
+            callbacks=[log, stop],
             plan=plan,
             loss_of=loss_of,
         )
@@ -158,11 +176,15 @@ def train(
             log.restore(last)
             print(f"{name}: resuming from step {last.name.removeprefix('checkpoint-')}", flush=True)
         started = time.perf_counter()
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        finally:
+            stop.restore_handlers()
         seconds = time.perf_counter() - started
         samples = sum(len(batch) for batch in plan.batches)
         print(f"{name}: {len(plan)} steps, {samples} samples, {samples / seconds:.0f} samples/s, {seconds:.0f} s")
-    return log
+        save()
+        log.write_csv(LOSS_LOGS / f"{name}.csv")
 
 
 class StopOnSignal(TrainerCallback):
@@ -170,10 +192,15 @@ class StopOnSignal(TrainerCallback):
 
     def __init__(self) -> None:
         self.caught = False
+        self._handlers: dict[int, Any] = {}
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+            self._handlers[number] = signal.signal(number, self._note)
+
+    def restore_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def _note(self, *_: Any) -> None:
         self.caught = True

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 # A tiny decoder on made-up tokens, trained by the real loop; each step waits a little, so that a signal can hit it.
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -40,32 +40,43 @@ def main():
     model = LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=16, attention_dropout=0.1))
     def loss_of(model, batch):
+        if sys.argv[3] == "nan":
+            return (model.model.embed_tokens.weight * float("nan")).sum()
         time.sleep(float(sys.argv[2]))
         hidden = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
         return target_loss(hidden, batch["labels"], model.lm_head, None)[0]
     plan = plan_batches(dataset.lengths, 64, 2, True, 1)
-    log = train("tiny", model, dataset, PadCollate(0), plan, params.language, params, "fingerprint", loss_of=loss_of)
-    model.save_pretrained("out")
-    log.write_csv(Path("loss.csv"))
+    def save():
+        if sys.argv[3] == "full disk":
+            raise OSError("No space left on device")
+        if sys.argv[3] == "interrupt":
+            signal.raise_signal(signal.SIGINT)
+        model.save_pretrained("out")
+    train("tiny", model, dataset, PadCollate(0), plan, params.language, params, [sys.argv[1]], save, loss_of)
 
 run_stage(main)
 """
 
 
-def start(folder: Path, wait: float) -> subprocess.Popen[str]:
+def start(folder: Path, wait: float, trouble: str = "") -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(folder)}
-    command = [sys.executable, "-c", SCRIPT, str(ROOT), str(wait)]
+    command = [sys.executable, "-c", SCRIPT, str(ROOT), str(wait), trouble]
     return subprocess.Popen(
         command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
 
 
 def finish(folder: Path) -> str:
-    process = start(folder, 0.0)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    code, out, err = end(folder, "")
+    assert code == 0, err
     return out
+
+
+def end(folder: Path, trouble: str) -> tuple[int, str, str]:
+    process = start(folder, 0.0, trouble)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
 
 
 def wait_for_state(folder: Path) -> None:
@@ -76,7 +87,7 @@ def wait_for_state(folder: Path) -> None:
 
 
 def result(folder: Path) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
-    rows = [line.split(",") for line in (folder / "loss.csv").read_text(encoding="utf-8").splitlines()]
+    rows = [line.split(",") for line in (folder / "reports/loss/tiny.csv").read_text(encoding="utf-8").splitlines()]
     return load_file(folder / "out/model.safetensors"), rows
 
 
@@ -116,6 +127,20 @@ def test_interrupted_ends_with_130_and_can_go_on(undisturbed: Path, tmp_path: Pa
     finish(tmp_path)
     # The state was saved between two points of the curve: the point after it averages fewer steps.
     assert_same(tmp_path, undisturbed, but_loss=True)
+
+
+@pytest.mark.parametrize(("trouble", "code"), [("full disk", 1), ("interrupt", 130)])
+def test_training_is_kept_until_its_model_is_saved(undisturbed: Path, tmp_path: Path, trouble: str, code: int) -> None:
+    assert end(tmp_path, trouble)[0] == code
+    assert not (tmp_path / "out").exists() and not (tmp_path / "reports").exists()
+    assert "resuming from step 60" in finish(tmp_path)
+    assert_same(tmp_path, undisturbed)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    code, _, err = end(tmp_path, "nan")
+    assert code == 2
+    assert "error: params.yaml: tiny.learning_rate: training has come apart, at step 2 the loss is nan" in err
 
 
 def test_two_at_once_is_refused(tmp_path: Path) -> None:
