@@ -40,7 +40,8 @@ def fit_answer(sentences: Sequence[str], max_len: int, fit: str, encoder: Encode
 def phase_samples(
     rows: Sequence[Row], max_len: int, target_tokens: int, sft: SftParams, encoder: Encoder, seed: int
 ) -> tuple[list[Sample], int, int]:
-    """Samples until they hold ``target_tokens`` targets, how many answers did not fit, and the longest, in tokens.
+    """Samples until they hold ``target_tokens`` targets, how many answers did not fit, and the longest, in tokens;
+    fewer samples where next to nothing fits.
 
     Every phase walks through the pictures in the same order, so that phases differ in the length of the texts
     and not in the pictures. One phase's samples do not depend on any other phase.
@@ -94,10 +95,13 @@ def main() -> None:
         for name, phase in sorted(sft.phases.items(), key=lambda item: item[1].match is not None):
             wanted = phase.target_tokens or sum(counted[link] for link in sft.chain(phase.match))
             samples, dropped, longest = phase_samples(rows, sft.limit(name), wanted, sft, encoder, params.seed)
-            if not samples:
-                where = f"phases.{name}.max_len" if phase.max_len else "max_len"
-                raise InputError(f"params.yaml: sft.{where}: no answer fits in {sft.limit(name)} tokens; raise it")
             counted[name] = count_targets(samples)
+            if counted[name] < wanted:
+                where = f"phases.{name}.max_len" if phase.max_len else "max_len"
+                raise InputError(
+                    f"params.yaml: sft.{where}: next to no answer fits in {sft.limit(name)} tokens with sft.fit "
+                    f"{sft.fit}, so phase {name} finds {counted[name]} of {wanted} target tokens; raise it"
+                )
             (folder / name).mkdir()
             write_samples(folder / name / "samples.parquet", samples)
             summary = {
@@ -107,11 +111,13 @@ def main() -> None:
                 "dropped": dropped,
                 "max_len": sft.limit(name),
                 "longest_answer": longest,
-                "match": phase.match,
-                "chain_target_tokens": sum(counted[link] for link in sft.chain(name)),
             }
             write_json(folder / name / "summary.json", summary)
             print(f"{name}: {len(samples)} samples, {counted[name]} target tokens, {dropped} answers did not fit")
+    for name, phase in sft.phases.items():
+        if phase.match is not None:
+            one, other = (sum(counted[link] for link in sft.chain(end)) for end in (phase.match, name))
+            print(f"target tokens an epoch: {one} up to {phase.match}, {other} up to {name}, its control")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from stages.common.files import whole_folder
 from stages.common.params import LanguageParams, load_params
 from stages.common.paths import LANGUAGE, SHARDS, TOKENIZER
 from stages.common.regions import box_weights
-from stages.common.samples import PadCollate, Sample, SampleDataset
+from stages.common.samples import PadCollate, Sample, SampleDataset, check_positions
 from stages.common.shards import read_rows
 from stages.common.training import train
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
@@ -164,6 +164,7 @@ def main() -> None:
     image_id = encoder.token_id(IMAGE)
     grid = params.data.image_size // params.vision.patch_size
     dataset = PlaceDataset(*text_samples(params.language, grid, encoder, params.seed), image_id)
+    check_positions(dataset, params.language.max_position_embeddings)
     torch.manual_seed(params.seed)
     model = build_language_model(params.language, len(tokenizer), encoder)
     train(

@@ -18,7 +18,7 @@ from stages.common.errors import InputError, run_stage
 from stages.common.features import load_features
 from stages.common.params import load_params
 from stages.common.paths import FEATURES, LANGUAGE, SHARDS, TOKENIZER, VISION
-from stages.common.samples import PadCollate, Sample, SampleDataset
+from stages.common.samples import PadCollate, Sample, SampleDataset, check_positions
 from stages.common.shards import read_rows
 from stages.common.training import train
 
@@ -50,6 +50,7 @@ def main() -> None:
     model.model.multi_modal_projector.requires_grad_(True)
     samples = caption_samples(params.pretrain.scenes, params.pretrain.max_len, encoder, params.seed)
     dataset = SampleDataset(samples, load_features("train"), model.config.image_tokens, image_id)
+    check_positions(dataset, model.config.text_config.max_position_embeddings)
     train(
         CHECKPOINT,
         model,

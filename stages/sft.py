@@ -15,7 +15,7 @@ from stages.common.errors import InputError, run_stage
 from stages.common.features import load_features
 from stages.common.params import load_params
 from stages.common.paths import FEATURES, PHASES
-from stages.common.samples import PadCollate, SampleDataset, read_samples
+from stages.common.samples import PadCollate, SampleDataset, check_positions, read_samples
 from stages.common.training import train
 
 
@@ -32,6 +32,7 @@ def main() -> None:
     samples = read_samples(PHASES / phase / "samples.parquet")
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
     dataset = SampleDataset(samples, load_features("train"), model.config.image_tokens, image_id)
+    check_positions(dataset, model.config.text_config.max_position_embeddings)
     loop = params.sft
     train(
         name,

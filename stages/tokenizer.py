@@ -1,6 +1,6 @@
 """Stage tokenizer: a BPE tokenizer with a chat template, trained on the prepared texts.
 
-in: data/prepared; params seed, tokenizer. out: data/tokenizer
+in: data/prepared; params tokenizer. out: data/tokenizer
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from stages.common.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS, START
-from stages.common.errors import run_stage
+from stages.common.errors import InputError, run_stage
 from stages.common.files import whole_folder
 from stages.common.params import TokenizerParams, load_params
 from stages.common.paths import TOKENIZER
@@ -35,6 +35,7 @@ def train_tokenizer(texts: Iterator[str], params: TokenizerParams) -> PreTrained
 
     Two things keep tokens near words, because templates repeat and BPE would else learn whole sentences:
     particles and punctuation stand alone, and no token is longer than ``max_token_length`` characters.
+    Raises InputError where ``vocab_size`` does not hold the corpus's characters.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(ALONE), "isolated")
@@ -56,6 +57,11 @@ def train_tokenizer(texts: Iterator[str], params: TokenizerParams) -> PreTrained
         extra_special_tokens={"image_token": SPECIAL_TOKENS[3]},
         padding_side="left",
     )
+    if len(fast) > params.vocab_size:
+        raise InputError(
+            f"params.yaml: tokenizer.vocab_size: the corpus needs {len(fast)} tokens for its characters alone, "
+            f"not {params.vocab_size}; raise it"
+        )
     fast.chat_template = CHAT_TEMPLATE
     return fast
 

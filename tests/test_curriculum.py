@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages import curriculum
 from stages.common.chat import IGNORED, IMAGE, Encoder, prompt_text
+from stages.common.errors import InputError
 from stages.common.params import TokenizerParams, load_params
 from stages.common.samples import count_targets
 from stages.common.world import COLOUR_WORDS
 from stages.curriculum import fit_answer, phase_samples
 from stages.tokenizer import train_tokenizer
 
-PARAMS = load_params()
+PARAMS = load_params(Path(__file__).parent / "params.yaml")
 
 
 def row(number: int) -> dict:
@@ -94,6 +98,18 @@ def test_nothing_fits_ends_instead_of_searching_for_ever() -> None:
     assert found == [] and dropped > 0
 
 
+def test_a_budget_that_is_not_reached_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ROWS' answers none fits whole into 16 tokens but the yes/no ones, and those are left out by question_share."""
+    monkeypatch.chdir(tmp_path)
+    params = PARAMS.model_copy(update={"sft": PARAMS.sft.model_copy(update={"fit": "filter", "question_share": 0.0})})
+    monkeypatch.setattr(curriculum, "load_params", lambda: params)
+    monkeypatch.setattr(curriculum, "load_tokenizer", lambda: TOKENIZER)
+    monkeypatch.setattr(curriculum, "read_rows", lambda *_: ROWS)
+    with pytest.raises(InputError, match=r"sft\.phases\.short\.max_len: next to no .* 0 of 100000 target tokens"):
+        curriculum.main()
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 def test_labels_mark_answers_and_their_ends_alone() -> None:
     turns = [("图中有小狗吗？", ["有，图中有小狗。"]), ("还有呢？", ["大树。"])]
     ids, labels = ENCODER.dialogue(turns, image=True)
@@ -113,6 +129,14 @@ def test_the_prompt_is_the_chat_template_s() -> None:
     made = TOKENIZER.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert made == prompt_text("请描述。", image=True)
     assert ENCODER.ids(made).count(ENCODER.token_id(IMAGE)) == 1
+
+
+def test_a_vocabulary_that_does_not_hold_the_characters_is_refused() -> None:
+    with pytest.raises(InputError, match=r"tokenizer\.vocab_size: the corpus needs \d+ tokens .* not 300"):
+        train_tokenizer(
+            (text for text in ["".join(map(chr, range(0x4E00, 0x4F00)))]),
+            TokenizerParams(vocab_size=300, max_token_length=3, scenes=1),
+        )
 
 
 @given(st.text(max_size=40))

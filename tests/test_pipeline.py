@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PHASES = ("short", "medium", "long", "direct")
 EVALUATIONS = {"evaluate-pretrain", *(f"evaluate@{phase}" for phase in PHASES)}
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", ".resume", "wandb", "cache", "tmp", "__pycache__", "config.local")
-MADE = ("data/prepared", "data/tokenizer", "data/vision", "data/language", "data/features", "data/sft", "checkpoints")
+NOT_COPIED = {".git", ".venv", ".venv-lock", ".resume", "wandb", "dvc.lock", "reports", "checkpoints", "dvc_plots"}
+NOT_COPIED |= {f"data/{made}" for made in ("prepared", "tokenizer", "vision", "language", "features", "sft")}
+NOT_COPIED |= {f".dvc/{made}" for made in ("cache", "tmp", "config.local")}
 
 pytestmark = pytest.mark.slow
 
@@ -55,10 +56,12 @@ class Repository:
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A clone at smoke size in which everything has been run once and committed."""
     root = tmp_path_factory.mktemp("pipeline") / "project"
-    shutil.copytree(ROOT, root, ignore=NOT_COPIED)
-    for made in (*MADE, "reports"):
-        shutil.rmtree(root / made, ignore_errors=True)
-    (root / "dvc.lock").unlink(missing_ok=True)
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        return {name for name in names if (Path(folder).relative_to(ROOT) / name).as_posix() in NOT_COPIED}
+
+    shutil.copytree(ROOT, root, ignore=left_out)
+    shutil.copy(ROOT / "tests/params.yaml", root / "params.yaml")
     repository = Repository(root)
     repository.run("git", "init", "--quiet")
     repository.run("python", "-m", "stages.common.preset", "presets/smoke.args")
@@ -74,7 +77,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 @pytest.fixture(autouse=True)
-def restore(request: pytest.FixtureRequest) -> Callable[[], None] | None:
+def restore(request: pytest.FixtureRequest) -> Iterator[None]:
     """Put the committed state back after each test."""
     repository = request.getfixturevalue("repository")
     yield
@@ -106,7 +109,6 @@ def test_the_control_learns_from_as_many_tokens_as_the_chain(repository: Reposit
         for phase in PHASES
     }
     chain = sum(read[phase]["target_tokens"] for phase in ("short", "medium", "long"))
-    assert read["long"]["chain_target_tokens"] == chain
     assert read["direct"]["target_tokens"] == pytest.approx(chain, rel=0.03)
     assert read["short"]["longest_answer"] < read["medium"]["longest_answer"] < read["long"]["longest_answer"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ GRID = 6
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    params = load_params()
+    params = load_params(Path(__file__).parent / "params.yaml")
     small = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16, "text_hidden_size": 16}
     small |= {"text_num_hidden_layers": 1, "projection_dim": 8, "num_attention_heads": 2}
     return params.model_copy(update={"vision": params.vision.model_copy(update=small)})
@@ -39,7 +40,7 @@ def scenes(params: Params) -> list[Scene]:
 @pytest.fixture(scope="module")
 def encoder(scenes: list[Scene]) -> Encoder:
     texts = ["".join(text.answer) for scene in scenes for text in texts_of(scene, random.Random(0))]
-    return Encoder(train_tokenizer(iter(texts), TokenizerParams(vocab_size=500, max_token_length=3, scenes=1)))
+    return Encoder(train_tokenizer(iter(texts), TokenizerParams(vocab_size=700, max_token_length=3, scenes=1)))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_false_colours_are_asked_for_names_alone(rows: list[dict], encoder: Enco
 def test_the_loss_is_what_it_says(rows: list[dict], encoder: Encoder, params: Params) -> None:
     """The region-text part, pair by pair and patch by patch."""
     torch.manual_seed(0)
-    model: CLIPModel = build_clip(params, 600).eval()
+    model: CLIPModel = build_clip(params, 700).eval()
     batch = ContrastiveCollate(encoder, GRID, 0.25, 1)(rows)
     with torch.no_grad():
         found = contrastive_loss(model, batch, 1.0) - contrastive_loss(model, batch, 0.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
+from stages.common.errors import InputError
 from stages.common.paths import TOKENIZER
 
 PAD, START, END, IMAGE = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"
@@ -33,7 +34,10 @@ CHAT_TEMPLATE = """\
 
 
 def load_tokenizer(folder: Path = TOKENIZER) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    """Raises InputError where the stage tokenizer has not run yet."""
+    if not (folder / "tokenizer.json").exists():
+        raise InputError(f"{folder} holds no tokenizer: run `dvc repro tokenizer` first")
+    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
 def prompt_text(question: str, image: bool) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import LlavaProcessor, PreTrainedTokenizerFast
 
 from model import VlmForConditionalGeneration
+from stages.common.errors import InputError
 from stages.common.files import whole_folder
 from stages.common.paths import CHECKPOINTS
 from stages.common.pictures import image_processor
@@ -33,4 +34,8 @@ def save_checkpoint(model: VlmForConditionalGeneration, tokenizer: PreTrainedTok
 
 
 def load_checkpoint(name: str) -> VlmForConditionalGeneration:
-    return VlmForConditionalGeneration.from_pretrained(checkpoint_path(name))
+    """Raises InputError where the stage that makes it has not run yet."""
+    folder = checkpoint_path(name)
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder} holds no model: run `dvc repro {name.replace('sft-', 'sft@')}` first")
+    return VlmForConditionalGeneration.from_pretrained(folder, local_files_only=True)

@@ -7,25 +7,50 @@ ends the run at once with a sentence that names the parameter. No default lives 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from stages.common.errors import InputError, run_stage
 
 PARAMS_FILE = Path("params.yaml")
 LONGEST_PROMPT = 12  # characters of the world's longest prompt; a test compares it with the wording
 
+
+def _some_chance(odds: list[float]) -> list[float]:
+    if not any(odds):
+        raise ValueError("all odds are 0; raise at least one")
+    return odds
+
+
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+Odds = Annotated[list[Weight], AfterValidator(_some_chance)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError(f"{str(value).lower()} is not a value for it")
+        return value
 
 
 class DataParams(Section):
@@ -35,8 +60,8 @@ class DataParams(Section):
     validation_scenes: Positive
     test_scenes: Positive
     shard_scenes: Positive
-    group_weights: list[Annotated[float, Field(ge=0.0)]] = Field(min_length=1, max_length=5)
-    count_weights: list[Annotated[float, Field(ge=0.0)]] = Field(min_length=3, max_length=3)
+    group_weights: Odds = Field(min_length=1, max_length=5)
+    count_weights: Odds = Field(min_length=3, max_length=3)
     relation_probability: Share
     home_weight: Rate
     held_out_colours: Annotated[int, Field(ge=0, le=4)]
@@ -54,8 +79,8 @@ class LoopParams(Section):
     epochs: Positive
     learning_rate: Rate
     warmup_ratio: Share
-    lr_scheduler_type: Literal["cosine", "linear", "constant", "cosine_with_min_lr", "warmup_stable_decay"]
-    weight_decay: Annotated[float, Field(ge=0.0)]
+    lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup", "cosine_with_min_lr", "warmup_stable_decay"]
+    weight_decay: Weight
 
 
 class VisionParams(LoopParams):
@@ -68,8 +93,8 @@ class VisionParams(LoopParams):
     text_hidden_size: Positive
     text_num_hidden_layers: Positive
     scenes: Positive
-    batch_size: Positive
-    region_weight: Annotated[float, Field(ge=0.0)]
+    batch_size: Annotated[int, Field(ge=2)]  # one pair has nothing to be told from
+    region_weight: Weight
     recolour_share: Annotated[float, Field(ge=0.0, lt=1.0)]
 
     @model_validator(mode="after")
@@ -90,13 +115,15 @@ class LanguageParams(LoopParams):
     rms_norm_eps: Rate
     scenes: Positive
     misread: Share
-    noise: Annotated[float, Field(ge=0.0)]
+    noise: Weight
     batch_tokens: Positive
 
     @model_validator(mode="after")
     def _heads_divide(self) -> LanguageParams:
         if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
             raise ValueError("num_attention_heads must divide hidden_size, num_key_value_heads num_attention_heads")
+        if self.hidden_size // self.num_attention_heads % 2:
+            raise ValueError("hidden_size / num_attention_heads must be even: rotary positions turn pairs of numbers")
         return self
 
 
@@ -192,7 +219,7 @@ class WandbParams(Section):
 
 
 class MachineParams(Section):
-    """How the work is done, never what comes out: no stage is run again because of these."""
+    """How the work is done: no stage runs again for it. It may move last digits, and the points of loss logs."""
 
     processes: Positive | None
     precision: Literal["auto", "fp32", "bf16"]
@@ -201,7 +228,7 @@ class MachineParams(Section):
 
 
 class Params(Section):
-    seed: NotNegative
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: DataParams
     tokenizer: TokenizerParams
     vision: VisionParams
@@ -248,8 +275,12 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: run this from the project's root folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path} must hold sections such as 'data:' and 'sft:', each with its parameters")
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
@@ -267,6 +298,8 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "value_error":
         message = str(first["ctx"]["error"])
         return f"{name}.{message}" if name and _names_parameter(message) else f"{name}: {message}" if name else message
+    if first["type"] == "model_type":
+        return f"{name} must be a section: parameters of its own, each on a line, indented"
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{name} is {first['input']!r}: {message}"
 

@@ -25,6 +25,8 @@ def read_preset(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         others = ", ".join(sorted(other.stem for other in path.parent.glob("*.args"))) or "none"
         raise InputError(f"{path} is missing; presets there: {others}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
     values: dict[str, str] = {}
     for option, setting in zip(words[::2], [*words[1::2], ""], strict=False):
         key, _, value = setting.partition("=")
@@ -67,6 +69,8 @@ def main() -> None:
         text = PARAMS_FILE.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{PARAMS_FILE} is missing: run this from the project's root folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{PARAMS_FILE} cannot be read as UTF-8 text: {error}") from None
     try:
         write_text(PARAMS_FILE, apply_preset(text, values))
     except yaml.YAMLError as error:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stages.common.chat import IGNORED
+from stages.common.errors import InputError
 
 Sample = tuple[int, list[int], list[int]]  # row of the picture, input_ids, labels
 
@@ -35,6 +36,9 @@ def write_samples(path: Path, samples: Sequence[Sample]) -> None:
 
 
 def read_samples(path: Path) -> list[Sample]:
+    """Raises InputError where the stage curriculum has not run yet."""
+    if not path.exists():
+        raise InputError(f"{path} is missing: run `dvc repro curriculum` first")
     table = pq.read_table(path, schema=_SCHEMA)
     return list(zip(*(table.column(name).to_pylist() for name in ("row", "input_ids", "labels")), strict=True))
 
@@ -81,6 +85,16 @@ def _expand(ids: list[int], values: list[int], image_id: int, image_tokens: int)
         return values
     at = ids.index(image_id)
     return values[:at] + [values[at]] * image_tokens + values[at + 1 :]
+
+
+def check_positions(dataset: SampleDataset, positions: int) -> None:
+    """Raises InputError if a sample is longer than the decoder's ``positions``."""
+    longest = max(dataset.lengths)
+    if longest > positions:
+        raise InputError(
+            f"params.yaml: language.max_position_embeddings: a sample takes {longest} positions, image tokens "
+            f"included, and the decoder has {positions}; raise it"
+        )
 
 
 def padded_length(length: int) -> int:

@@ -1,6 +1,6 @@
 """Stage prepare: raw sources become validated Parquet shards.
 
-in: params seed, data. out: data/prepared/{train,validation,test,fixed}-*.parquet
+in: data/eval/scenes.yaml; params seed, data. out: data/prepared/{train,validation,test,fixed}-*.parquet
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import random
 from functools import lru_cache
 from typing import Any
 
+from stages.common.errors import InputError
 from stages.common.params import DataParams
 from stages.common.world import BACKGROUNDS, COLOURS, KINDS, Group, Relation, Scene, held_out_pairs
 
@@ -25,15 +26,21 @@ _MAX_DRAWS = 10_000
 Cell = tuple[int, int]
 
 
-def sample_scene(params: DataParams, seed: int, split: str, index: int) -> Scene:
-    """The ``index``-th scene of ``split``. Raises RuntimeError if the world leaves a split no room."""
+def sample_scene(params: DataParams, seed: int, split: str, index: int, taken: frozenset[str] = frozenset()) -> Scene:
+    """The ``index``-th scene of ``split``, with none of the ``taken`` signatures.
+
+    Raises InputError if the world leaves a split no room.
+    """
     rng = random.Random(f"{seed}/{split}/{index}")
     held_out = held_out_pairs(seed, params.held_out_colours)
     for _ in range(_MAX_DRAWS):
         scene = _draw(params, rng, f"{split}-{index:07d}")
-        if scene is not None and _belongs(scene, split, held_out):
+        if scene is not None and _belongs(scene, split, held_out) and signature(scene) not in taken:
             return scene
-    raise RuntimeError(f"no {split} scene found in {_MAX_DRAWS} draws: data.held_out_colours leaves too little room")
+    raise InputError(
+        f"params.yaml: data.held_out_colours: {params.held_out_colours} leaves the {split} split too little room, "
+        f"no scene in {_MAX_DRAWS} draws; lower it"
+    )
 
 
 def signature(scene: Scene) -> str:

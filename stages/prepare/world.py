@@ -10,10 +10,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from tqdm import tqdm
 
 from stages.common.errors import InputError
@@ -21,7 +22,7 @@ from stages.common.params import DataParams, Params
 from stages.common.shards import write_shard
 from stages.common.world import BACKGROUNDS, COLOURS, KINDS, Group, Scene
 from stages.prepare.draw import compose
-from stages.prepare.scene import SPLITS, group_boxes, relations_of, sample_scene
+from stages.prepare.scene import SPLITS, group_boxes, relations_of, sample_scene, signature
 from stages.prepare.wording import texts_of
 
 FIXED_SCENES = Path("data/eval/scenes.yaml")
@@ -40,6 +41,8 @@ class Shard(NamedTuple):
 
 def write_world(params: Params, folder: Path) -> dict[str, int]:
     """Write all shards; returns the number of scenes per split. Memory: one shard per process."""
+    fixed = fixed_scenes(FIXED_SCENES)
+    taken = frozenset(map(signature, fixed))
     shards = list(plan_shards(params.data))
     processes = min(params.machine.processes or os.cpu_count() or 1, len(shards))
     # spawn, not fork: the parent has threads (pyarrow), and a forked copy of their locks can hang.
@@ -47,11 +50,14 @@ def write_world(params: Params, folder: Path) -> dict[str, int]:
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
         tqdm(total=sum(shard.stop - shard.start for shard in shards), unit="scene", desc="prepare") as bar,
     ):
-        jobs = [pool.submit(_write_shard, params.data, params.seed, shard, folder) for shard in shards]
-        for shard, job in zip(shards, jobs, strict=True):
-            job.result()
-            bar.update(shard.stop - shard.start)
-    fixed = fixed_scenes(FIXED_SCENES)
+        jobs = [pool.submit(_write_shard, params.data, params.seed, taken, shard, folder) for shard in shards]
+        try:
+            for shard, job in zip(shards, jobs, strict=True):
+                job.result()
+                bar.update(shard.stop - shard.start)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # or an error would show only after all other shards
+            raise
     write_shard(folder / "fixed-00000.parquet", (_row(scene, params.data, params.seed) for scene in fixed))
     counts = {split: getattr(params.data, f"{split}_scenes") for split in SPLITS}
     return counts | {"fixed": len(fixed)}
@@ -64,8 +70,8 @@ def plan_shards(data: DataParams) -> Iterator[Shard]:
             yield Shard(split, number, start, min(start + data.shard_scenes, total))
 
 
-def _write_shard(data: DataParams, seed: int, shard: Shard, folder: Path) -> None:
-    scenes = (sample_scene(data, seed, shard.split, index) for index in range(shard.start, shard.stop))
+def _write_shard(data: DataParams, seed: int, taken: frozenset[str], shard: Shard, folder: Path) -> None:
+    scenes = (sample_scene(data, seed, shard.split, index, taken) for index in range(shard.start, shard.stop))
     write_shard(folder / shard.name, (_row(scene, data, seed) for scene in scenes))
 
 
@@ -86,20 +92,53 @@ def _png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+class _FixedGroup(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    kind: str
+    colour: str
+    cells: list[tuple[Literal[0, 1, 2], Literal[0, 1, 2]]] = Field(min_length=1, max_length=3)
+    side: float = Field(gt=0, le=1)
+
+
+class _FixedScene(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    background: str
+    groups: list[_FixedGroup] = Field(min_length=1)
+    relation: tuple[str, Literal["on", "under"], str] | None = None
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> _FixedScene:
+        if self.background not in BACKGROUNDS:
+            raise ValueError(f"no background '{self.background}'; choose one of {', '.join(BACKGROUNDS)}")
+        kinds = [group.kind for group in self.groups]
+        for group in self.groups:
+            if group.kind not in KINDS or group.colour not in COLOURS:
+                raise ValueError(f"the world has no {group.colour} {group.kind}")
+            if kinds.count(group.kind) > 1:
+                raise ValueError(f"two groups of {group.kind}; give one group all the cells")
+        for kind in self.relation[::2] if self.relation else ():
+            if kind not in kinds:
+                raise ValueError(f"relation names {kind}, which is not in the scene")
+        return self
+
+
 def fixed_scenes(path: Path) -> list[Scene]:
     """The hand-written evaluation scenes. Raises InputError that names the scene and what is wrong with it."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        written = TypeAdapter(dict[str, _FixedScene]).validate_python(raw)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        scene, *where = map(str, first["loc"] or ["?"])
+        said = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{path}: scene {scene}: {'.'.join(where) + ': ' if where else ''}{said}") from None
     scenes = []
-    for name, raw in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-        where = f"{path}: scene {name}"
-        if raw["background"] not in BACKGROUNDS:
-            raise InputError(f"{where}: no background '{raw['background']}'; choose one of {', '.join(BACKGROUNDS)}")
-        groups = []
-        for item in raw["groups"]:
-            if item["kind"] not in KINDS or item["colour"] not in COLOURS:
-                raise InputError(f"{where}: the world has no {item['colour']} {item['kind']}")
-            cells = [tuple(cell) for cell in item["cells"]]
-            groups.append(Group(**{k: item[k] for k in ("kind", "colour")}, **group_boxes(cells, item["side"])))
+    for name, entry in written.items():
+        groups = [
+            Group(group.kind, group.colour, **group_boxes(list(group.cells), group.side)) for group in entry.groups
+        ]
         groups.sort(key=lambda group: (group.row, group.column))
-        related = tuple(raw["relation"]) if raw.get("relation") else None
-        scenes.append(Scene(name, raw["background"], tuple(groups), relations_of(groups, related)))
+        scenes.append(Scene(name, entry.background, tuple(groups), relations_of(groups, entry.relation)))
     return scenes

@@ -73,7 +73,7 @@ QUESTION_METRICS = (
         "pope_yes_ratio",
         "POPE yes-ratio",
         "neither",
-        "Share of questions answered yes; right for half of them.",
+        "Of the answers that say yes or no, the share that says yes; right for half of them.",
         target=0.5,
     ),
     Metric("pope_invalid", "POPE invalid", "lower", "Answers that say neither yes nor no."),

@@ -13,7 +13,7 @@ from stages.common.params import LONGEST_PROMPT, load_params
 from stages.prepare import wording
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+TEXT = (ROOT / "tests/params.yaml").read_text(encoding="utf-8")
 
 
 def change(old: str, new: str) -> str:
@@ -38,7 +38,18 @@ WRONG = [
     (lambda: change("match: long", "match: lung"), "sft.phases.direct.match: 'lung'"),
     (lambda: change("match: long", "match: null"), "sft.phases.direct: give either"),
     (lambda: "a: [", "is not valid YAML"),
-    (lambda: "", "params.yaml"),
+    (lambda: "", "must hold sections"),
+    (lambda: "- a\n- b\n", "must hold sections"),
+    (lambda: re.sub(r"\nmodel:.*\n.*", "\nmodel:", TEXT), "model must be a section"),
+    (lambda: change("seed: 1 ", "seed: 4294967296 "), "seed is 4294967296"),
+    (lambda: change("home_weight: 6.0", "home_weight: .inf"), "data.home_weight is inf"),
+    (lambda: change("home_weight: 6.0", "home_weight: .nan"), "data.home_weight is nan"),
+    (lambda: change("home_weight: 6.0", "home_weight: true"), "data.home_weight: true is not a value"),
+    (
+        lambda: re.sub(r"(count_weights:.*\n) +- 7\n +- 2\n +- 1", r"\1  - 0\n  - 0\n  - 0", TEXT),
+        "data.count_weights: all",
+    ),
+    (lambda: re.sub(r"(language:(?:.*\n)+?  hidden_size: )192", r"\g<1>12", TEXT, count=1), "must be even"),
 ]
 
 
@@ -51,11 +62,36 @@ def test_a_mistake_is_one_sentence_and_code_2(text, said: str, tmp_path: Path) -
     assert done.stderr.count("\n") == 1 and done.stdout == ""
 
 
-def test_every_stage_checks_before_it_works(tmp_path: Path) -> None:
+STAGES = ("prepare", "tokenizer", "vision", "language", "encode", "pretrain", "curriculum", "sft", "evaluate", "report")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_checks_before_it_works(stage: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(change("projector: linear", "projector: liner"), encoding="utf-8")
-    for stage in ("stages.prepare", "stages.tokenizer", "stages.report"):
-        assert run(stage, tmp_path).returncode == 2
+    done = run(f"stages.{stage}", tmp_path)
+    assert done.returncode == 2 and "model.projector is 'liner'" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("stages.curriculum",), "run `dvc repro tokenizer` first"),
+        (("stages.sft", "medium"), "run `dvc repro tokenizer` first"),
+        (("stages.evaluate", "sft-long"), "run `dvc repro sft@long` first"),
+        (("stages.tokenizer",), "run `dvc repro prepare` first"),
+    ],
+)
+def test_a_stage_without_its_inputs_says_what_to_run(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(TEXT, encoding="utf-8")
+    done = run(words[0], tmp_path, *words[1:])
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(b"seed: \xff\n")
+    done = run("stages.common.params", tmp_path)
+    assert done.returncode == 2 and "cannot be read as UTF-8" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -63,8 +99,8 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert done.returncode == 2 and "run this from the project's root folder" in done.stderr
 
 
-def run(module: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", module]
+def run(module: str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *words]
     env = {"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, check=False)
 
@@ -82,14 +118,21 @@ def test_the_longest_prompt_is_the_wording_s() -> None:
 
 
 def test_a_chain_runs_from_pretraining() -> None:
-    assert load_params(ROOT / "params.yaml").sft.chain("long") == ["short", "medium", "long"]
+    assert load_params(ROOT / "tests/params.yaml").sft.chain("long") == ["short", "medium", "long"]
+
+
+def test_the_tests_have_every_knob() -> None:
+    own, theirs = load_params(ROOT / "tests/params.yaml"), load_params(ROOT / "params.yaml")
+    for section in type(own).model_fields:
+        one, other = (getattr(params, section) for params in (own, theirs))
+        assert not hasattr(one, "model_fields_set") or one.model_fields_set == other.model_fields_set
 
 
 def test_every_knob_says_what_it_is() -> None:
     """Each parameter has a comment, but for the phases after the first and the items of a list."""
     bare = [
         line
-        for line in TEXT.split("    medium:")[0].splitlines()
+        for line in (ROOT / "params.yaml").read_text(encoding="utf-8").split("    medium:")[0].splitlines()
         if re.match(r" *[a-z_]+: \S", line) and "#" not in line
     ]
     assert bare == []

@@ -16,7 +16,7 @@ from stages.common.preset import apply_preset, read_preset
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = sorted((ROOT / "presets").glob("*.args"))
-PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
+PARAMS = (ROOT / "tests/params.yaml").read_text(encoding="utf-8")
 
 TEXT = """\
 # head

@@ -29,7 +29,7 @@ from stages.common.samples import PadCollate, SampleDataset
 from stages.common.training import train
 
 def main():
-    params = load_params(Path(sys.argv[1]) / "params.yaml")
+    params = load_params(Path(sys.argv[1]) / "tests/params.yaml")
     params = params.model_copy(update={
         "machine": params.machine.model_copy(update={"save_steps": 10, "logging_steps": 2, "precision": "fp32"}),
         "wandb": params.wandb.model_copy(update={"mode": "disabled"})})

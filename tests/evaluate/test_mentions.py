@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,8 @@ from stages.evaluate.mentions import find_mentions
 from stages.evaluate.metrics import parse_yes_no, repetition, score_text
 from stages.prepare.scene import sample_scene
 from stages.prepare.wording import description, texts_of
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 # text -> what is claimed to be there: (kind, colour or None); a leading "-" marks a negated mention.
 SENTENCES = [
@@ -159,7 +162,7 @@ def test_broken_text_is_read_without_complaint(text: str) -> None:
 
 def test_introductions_state_every_colour() -> None:
     """The first sentences of a description, one per group: this is all that a short phase shows."""
-    data = load_params().data
+    data = load_params(PARAMS).data
     for index in range(200):
         scene = sample_scene(data, 2, "test", index)
         sentences = description(scene, random.Random(index))
@@ -169,7 +172,7 @@ def test_introductions_state_every_colour() -> None:
 
 
 def test_every_text_of_the_world_is_read_as_it_was_meant() -> None:
-    data = load_params().data
+    data = load_params(PARAMS).data
     for index in range(300):
         scene = sample_scene(data, 1, "test", index)
         colours = {group.kind: group.colour for group in scene.groups}

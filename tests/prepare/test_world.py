@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
 from datasets import load_dataset
 
+from stages.common.chat import Encoder
 from stages.common.errors import InputError
 from stages.common.files import whole_folder
 from stages.common.params import Params, load_params
 from stages.common.shards import read_rows
-from stages.common.world import KINDS, Scene, held_out_pairs
+from stages.common.world import COLOUR_WORDS, COLOURS, KINDS, POSITION_WORDS, Scene, held_out_pairs
 from stages.prepare.scene import sample_scene, signature
 from stages.prepare.wording import texts_of
 from stages.prepare.world import FIXED_SCENES, fixed_scenes, write_world
+from stages.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parents[2]
 
 
 def small(processes: int, scenes: int = 30) -> Params:
-    params = load_params(ROOT / "params.yaml")
+    params = load_params(ROOT / "tests/params.yaml")
     sizes = {"train_scenes": scenes, "validation_scenes": 8, "test_scenes": 8, "shard_scenes": 10, "image_size": 48}
     return params.model_copy(
         update={
@@ -60,7 +63,7 @@ def test_more_scenes_leave_the_first_ones_as_they_were(world: Path, tmp_path: Pa
 
 
 def scenes(split: str, count: int = 400) -> list[Scene]:
-    data = load_params(ROOT / "params.yaml").data
+    data = load_params(ROOT / "tests/params.yaml").data
     return [sample_scene(data, 1, split, index) for index in range(count)]
 
 
@@ -112,6 +115,55 @@ def test_texts_use_the_right_measure_words_and_grow() -> None:
                 assert len(text.answer) >= len(scene.groups) + 5
 
 
+MEASURES = {
+    **dict.fromkeys(("小狗", "小猫", "熊猫", "兔子", "小鸟", "蝴蝶"), "只"),
+    **dict.fromkeys(("女士", "老人", "舞者"), "位"),
+    **dict.fromkeys(("汽车", "公交车", "自行车"), "辆"),
+    **dict.fromkeys(("椅子", "雨伞"), "把"),
+    **dict.fromkeys(("皮球", "气球"), "个"),
+    **{"鱼": "条", "宇航员": "名", "帆船": "艘", "飞机": "架", "火箭": "枚", "图书": "本", "房子": "座", "大树": "棵"},
+    **{"鲜花": "朵", "彩虹": "道"},
+}
+
+
+def test_measure_words_by_hand() -> None:
+    words = {word: kind.measure for kind in KINDS.values() for word in kind.words}
+    assert {word: words[word] for word in MEASURES} == MEASURES and len(MEASURES) == len(KINDS)
+
+
+def test_the_fullest_descriptions_are_longer_than_256_tokens() -> None:
+    """So that `-S sft.max_len=256`, the everyday example, shows more than the default and less than everything."""
+    texts = [text for index, scene in enumerate(scenes("train", 600)) for text in texts_of(scene, random.Random(index))]
+    corpus = (part for text in texts for part in (f"user\n{text.question}", "assistant\n" + "".join(text.answer)))
+    params = load_params(ROOT / "tests/params.yaml")
+    encoder = Encoder(train_tokenizer(corpus, params.tokenizer))
+    lengths = [sum(len(encoder.ids(part)) for part in text.answer) for text in texts if text.task == "description"]
+    assert max(lengths) > 256 and sum(length > 2 * params.sft.max_len for length in lengths) > 0.1 * len(lengths)
+
+
+def test_a_yes_says_what_is_where() -> None:
+    for index, scene in enumerate(scenes("train", 50)):
+        groups = {group.kind: group for group in scene.groups}
+        for text in texts_of(scene, random.Random(index)):
+            if text.expected == "yes":
+                group = groups[text.kind]
+                assert any(place in text.answer[0] for place in POSITION_WORDS[group.row, group.column])
+                assert any(colour in text.answer[0] for colour in COLOUR_WORDS[group.colour])
+
+
+def test_training_draws_none_of_the_fixed_scenes() -> None:
+    data = load_params(ROOT / "tests/params.yaml").data
+    scene = sample_scene(data, 1, "train", 7)
+    other = sample_scene(data, 1, "train", 7, frozenset({signature(scene)}))
+    assert signature(other) != signature(scene) and other.id == scene.id
+
+
+def test_a_split_without_room_is_one_sentence() -> None:
+    data = load_params(ROOT / "tests/params.yaml").data.model_copy(update={"held_out_colours": len(COLOURS)})
+    with pytest.raises(InputError, match=r"data\.held_out_colours: 8 leaves the train split too little room"):
+        sample_scene(data, 1, "train", 0)
+
+
 def test_yes_no_questions_come_in_pairs_of_three_kinds(world: Path) -> None:
     for row in read_rows("test", ["scene", "texts"], root=world):
         kinds = Scene.from_json(row["scene"]).kinds
@@ -125,10 +177,22 @@ def test_the_eight_fixed_scenes() -> None:
     assert len(found) == 8 and all(scene.groups for scene in found)
 
 
-def test_a_fixed_scene_that_cannot_be_drawn(tmp_path: Path) -> None:
-    text = (ROOT / FIXED_SCENES).read_text(encoding="utf-8").replace("kind: panda", "kind: unicorn")
-    (tmp_path / "scenes.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=r"熊猫草地-panda-grassland: the world has no white unicorn"):
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("kind: panda", "kind: unicorn", "scene 熊猫草地-panda-grassland: the world has no white unicorn"),
+        ("  background: street\n", "", "scene 城市车水马龙-city-traffic: background: Field required"),
+        ("cells: [[1, 0]]", "cells: [[1, 5]]", "city-traffic: groups.0.cells.0.1: Input should be 0, 1 or 2"),
+        ("kind: bus,", "kind: car,", "city-traffic: two groups of car"),
+        ("background: street", "background: strand", "city-traffic: no background 'strand'"),
+        ("background: street", "background: [", "cannot be read"),
+    ],
+)
+def test_a_fixed_scene_that_cannot_be_drawn(old: str, new: str, said: str, tmp_path: Path) -> None:
+    text = (ROOT / FIXED_SCENES).read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "scenes.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(InputError, match=re.escape(said)):
         fixed_scenes(tmp_path / "scenes.yaml")
 
 

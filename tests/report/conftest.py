@@ -41,7 +41,7 @@ class Inputs:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        raw = yaml.safe_load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"))
         raw["sft"]["phases"] = {name: dict(phase) for name, phase in PHASES.items()}
         raw["sft"]["epochs"] = 2
         self.raw = raw
