@@ -6,3 +6,5 @@ import os
 # own 300,000 costs a factor of seven as soon as something else wants one of two cores; none at all, or
 # OMP_WAIT_POLICY=PASSIVE, makes a training step on idle cores half as slow again; this many, neither.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# One process trains, on one GPU: the Trainer would spread each planned batch over all that it sees.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")

@@ -34,7 +34,7 @@ from stages.common.training import train
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
 
 _QUESTIONS = 10  # a sample
-_WHOLE_EVERY = 3  # of this many scenes, one shows a whole description
+_QUESTIONS_EVERY, _WHOLE_EVERY = 2, 4  # of this many scenes, one has questions, and one a whole description
 _WORDS_STEP = 64  # as for lengths of sequences: few shapes
 _SHARE_OF_PATCH = 0.3  # of a patch that an object must cover to be what the patch shows
 
@@ -106,7 +106,7 @@ class PlaceCollate(PadCollate):
 def text_samples(
     params: LanguageParams, grid: int, encoder: Encoder, seed: int
 ) -> tuple[list[Sample], list[list[str]]]:
-    """Samples and their places. Per scene: how a description begins, and questions; for some, a whole description.
+    """Samples and their places. Per scene: how a description begins; for some, questions, or a whole description.
 
     Beginnings name what stands in a place, questions find the place of what is named; these two take the practice.
     """
@@ -118,12 +118,11 @@ def text_samples(
         described = [text for text in row["texts"] if text["task"] == "description"]
         asked = [text for text in row["texts"] if text["task"] != "description"]
         beginning, whole = rng.sample(described, 2)
-        questions = rng.sample(asked, min(_QUESTIONS, len(asked)))
-        dialogues = [
-            [(beginning["question"], beginning["answer"][: len(scene.groups)])],
-            [(text["question"], text["answer"]) for text in questions],
-        ]
-        if number % _WHOLE_EVERY == 0:
+        dialogues = [[(beginning["question"], beginning["answer"][: len(scene.groups)])]]
+        if number % _QUESTIONS_EVERY == 0:
+            chosen = rng.sample(asked, min(_QUESTIONS, len(asked)))
+            dialogues.append([(text["question"], text["answer"]) for text in chosen])
+        if number % _WHOLE_EVERY == 1:
             dialogues.append([(whole["question"], whole["answer"])])
         for turns in dialogues:
             samples.append((number, *encoder.dialogue(turns, image=True)))
