@@ -78,8 +78,8 @@ def target_loss(
 
 def build_model(vision: Path, language: Path, projector: str, image_token_id: int) -> VlmForConditionalGeneration:
     """A model from a CLIP directory and a Llama directory; the projector is new, everything else is loaded."""
-    tower = CLIPVisionModel.from_pretrained(vision)
-    decoder = LlamaForCausalLM.from_pretrained(language)
+    tower = CLIPVisionModel.from_pretrained(vision, local_files_only=True)
+    decoder = LlamaForCausalLM.from_pretrained(language, local_files_only=True)
     config = VlmConfig(
         vision_config=tower.config,
         text_config=decoder.config,

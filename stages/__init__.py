@@ -7,4 +7,4 @@ import os
 # OMP_WAIT_POLICY=PASSIVE, makes a training step on idle cores half as slow again; this many, neither.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # One process trains, on one GPU: the Trainer would spread each planned batch over all that it sees.
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]

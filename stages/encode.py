@@ -16,7 +16,7 @@ from transformers import CLIPVisionModel
 
 from stages.common.errors import InputError, run_stage
 from stages.common.features import features_path
-from stages.common.files import free_bytes, whole_folder
+from stages.common.files import free_bytes, need_model, whole_folder
 from stages.common.params import load_params
 from stages.common.paths import FEATURES, VISION
 from stages.common.pictures import pixel_values
@@ -55,7 +55,12 @@ def write_features(model: CLIPVisionModel, split: str, rows: int, batch_size: in
 
 def main() -> None:
     params = load_params()
-    model = CLIPVisionModel.from_pretrained(VISION).to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    need_model(VISION, "vision")
+    model = (
+        CLIPVisionModel.from_pretrained(VISION, local_files_only=True)
+        .to("cuda" if torch.cuda.is_available() else "cpu")
+        .eval()
+    )
     counts = {split: count_rows(split) for split in SPLITS}
     patches = (model.config.image_size // model.config.patch_size) ** 2
     needed = sum(counts.values()) * patches * model.config.hidden_size * 2

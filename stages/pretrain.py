@@ -16,6 +16,7 @@ from stages.common.chat import IMAGE, Encoder, load_tokenizer
 from stages.common.checkpoints import checkpoint_path, save_checkpoint
 from stages.common.errors import InputError, run_stage
 from stages.common.features import load_features
+from stages.common.files import need_model
 from stages.common.params import load_params
 from stages.common.paths import FEATURES, LANGUAGE, SHARDS, TOKENIZER, VISION
 from stages.common.samples import PadCollate, Sample, SampleDataset, check_positions
@@ -41,6 +42,8 @@ def caption_samples(scenes: int, max_len: int, encoder: Encoder, seed: int) -> l
 
 def main() -> None:
     params = load_params()
+    need_model(VISION, "vision")
+    need_model(LANGUAGE, "language")
     tokenizer = load_tokenizer()
     encoder = Encoder(tokenizer)
     torch.manual_seed(params.seed)

@@ -12,7 +12,7 @@ from stages import curriculum
 from stages.common.chat import IGNORED, IMAGE, Encoder, prompt_text
 from stages.common.errors import InputError
 from stages.common.params import TokenizerParams, load_params
-from stages.common.samples import count_targets
+from stages.common.samples import SampleDataset, check_positions, count_targets
 from stages.common.world import COLOUR_WORDS
 from stages.curriculum import fit_answer, phase_samples
 from stages.tokenizer import train_tokenizer
@@ -89,6 +89,14 @@ def test_phases_show_the_same_pictures_with_other_texts() -> None:
     assert short[:count] != long[:count]
 
 
+def test_a_sample_longer_than_the_decoder_is_refused() -> None:
+    dataset = SampleDataset(samples(40)[0], None, 36, ENCODER.token_id(IMAGE))
+    longest = max(dataset.lengths)
+    check_positions(dataset, longest)
+    with pytest.raises(InputError, match=rf"max_position_embeddings: a sample takes {longest} positions"):
+        check_positions(dataset, longest - 1)
+
+
 def test_a_phase_is_a_function_of_its_own_settings() -> None:
     assert samples(18) == samples(18, max_len=77, shuffle=False, epochs=9)
 
@@ -99,7 +107,7 @@ def test_nothing_fits_ends_instead_of_searching_for_ever() -> None:
 
 
 def test_a_budget_that_is_not_reached_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of ROWS' answers none fits whole into 16 tokens but the yes/no ones, and those are left out by question_share."""
+    """Of ROWS' descriptions none fits whole into phase short's 24 tokens."""
     monkeypatch.chdir(tmp_path)
     params = PARAMS.model_copy(update={"sft": PARAMS.sft.model_copy(update={"fit": "filter", "question_share": 0.0})})
     monkeypatch.setattr(curriculum, "load_params", lambda: params)

@@ -7,8 +7,7 @@ from pathlib import Path
 from transformers import LlavaProcessor, PreTrainedTokenizerFast
 
 from model import VlmForConditionalGeneration
-from stages.common.errors import InputError
-from stages.common.files import whole_folder
+from stages.common.files import need_model, whole_folder
 from stages.common.paths import CHECKPOINTS
 from stages.common.pictures import image_processor
 
@@ -36,6 +35,5 @@ def save_checkpoint(model: VlmForConditionalGeneration, tokenizer: PreTrainedTok
 def load_checkpoint(name: str) -> VlmForConditionalGeneration:
     """Raises InputError where the stage that makes it has not run yet."""
     folder = checkpoint_path(name)
-    if not (folder / "config.json").exists():
-        raise InputError(f"{folder} holds no model: run `dvc repro {name.replace('sft-', 'sft@')}` first")
+    need_model(folder, name.replace("sft-", "sft@"))
     return VlmForConditionalGeneration.from_pretrained(folder, local_files_only=True)

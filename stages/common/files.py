@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stages.common.errors import InputError
+
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
@@ -24,6 +26,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
         raise
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
+
+
+def need_model(folder: Path, stage: str) -> None:
+    """Raises InputError where ``stage`` has left no model in ``folder``; transformers would look for it on the Hub."""
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder} holds no model: run `dvc repro {stage}` first")
 
 
 def free_bytes(path: Path) -> int:

@@ -34,7 +34,6 @@ def _some_chance(odds: list[float]) -> list[float]:
 
 
 Positive = Annotated[int, Field(gt=0)]
-NotNegative = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -93,7 +92,7 @@ class VisionParams(LoopParams):
     text_hidden_size: Positive
     text_num_hidden_layers: Positive
     scenes: Positive
-    batch_size: Annotated[int, Field(ge=2)]  # one pair has nothing to be told from
+    batch_size: Annotated[int, Field(ge=2)]
     region_weight: Weight
     recolour_share: Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -277,7 +276,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise InputError(f"{path} is missing: run this from the project's root folder") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path} must hold sections such as 'data:' and 'sft:', each with its parameters")

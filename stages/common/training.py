@@ -172,17 +172,23 @@ def train(
         )
         log.trainer = trainer
         last = _last_state(folder)
+        done = 0
         if last is not None:
             log.restore(last)
-            print(f"{name}: resuming from step {last.name.removeprefix('checkpoint-')}", flush=True)
+            done = int(last.name.removeprefix("checkpoint-"))
+            print(f"{name}: resuming from step {done}", flush=True)
         started = time.perf_counter()
         try:
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         finally:
             stop.restore_handlers()
+        if stop.caught:  # after the last state was saved
+            raise KeyboardInterrupt
         seconds = time.perf_counter() - started
-        samples = sum(len(batch) for batch in plan.batches)
-        print(f"{name}: {len(plan)} steps, {samples} samples, {samples / seconds:.0f} samples/s, {seconds:.0f} s")
+        samples = sum(len(batch) for batch in plan.batches[done:])
+        print(
+            f"{name}: {len(plan) - done} steps, {samples} samples, {samples / seconds:.0f} samples/s, {seconds:.0f} s"
+        )
         save()
         log.write_csv(LOSS_LOGS / f"{name}.csv")
 

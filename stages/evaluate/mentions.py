@@ -23,7 +23,7 @@ class Mention:
 
 _KIND_OF = {word: name for name, kind in KINDS.items() for word in kind.words}
 _COLOUR_OF = {word: name for name, words in COLOUR_WORDS.items() for word in words}
-# Everyday words that hold a one-character kind and mean something else; the world's own are found by _lookalikes.
+# Everyday words that hold a kind and mean something else; the world's own are found by _lookalikes.
 _COMPOUNDS = {
     *("雪花", "浪花", "火花", "烟花", "花园", "花纹", "地球", "星球", "月球"),
     *("图书馆", "书架", "书桌", "书包", "书柜", "树叶", "树枝", "鱼缸", "鱼竿", "鸟巢"),

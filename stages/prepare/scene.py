@@ -1,9 +1,9 @@
 """Sampling of scenes: which objects, where, how many, and in which relation.
 
-Every scene is a pure function of (seed, split, index), so that any number of processes draws the same
-world. Splits are disjoint by construction: a scene's signature (what is where) hashes to one split, and a
-draw whose signature belongs to another split is drawn again. No memory of earlier scenes is needed, so the
-cost per scene stays constant.
+Every scene is a pure function of (seed, split, index) and of the hand-written scenes, which it never repeats, so that
+any number of processes draws the same world. Splits are disjoint by construction: a scene's signature (what is where)
+hashes to one split, and a draw whose signature belongs to another split is drawn again. No memory of earlier scenes is
+needed, so the cost per scene stays constant.
 """
 
 from __future__ import annotations

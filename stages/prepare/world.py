@@ -116,6 +116,11 @@ class _FixedScene(BaseModel):
                 raise ValueError(f"the world has no {group.colour} {group.kind}")
             if kinds.count(group.kind) > 1:
                 raise ValueError(f"two groups of {group.kind}; give one group all the cells")
+            if len({row for row, _ in group.cells}) > 1:
+                raise ValueError(f"cells of {group.kind} lie in different rows")
+        cells = [cell for group in self.groups for cell in group.cells]
+        if len(set(cells)) < len(cells):
+            raise ValueError("two objects in the same cell")
         for kind in self.relation[::2] if self.relation else ():
             if kind not in kinds:
                 raise ValueError(f"relation names {kind}, which is not in the scene")
@@ -126,9 +131,12 @@ def fixed_scenes(path: Path) -> list[Scene]:
     """The hand-written evaluation scenes. Raises InputError that names the scene and what is wrong with it."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        written = TypeAdapter(dict[str, _FixedScene]).validate_python(raw)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not raw:
+        raise InputError(f"{path} holds no scene; add at least one")
+    try:
+        written = TypeAdapter(dict[str, _FixedScene]).validate_python(raw)
     except ValidationError as error:
         first = error.errors()[0]
         scene, *where = map(str, first["loc"] or ["?"])

@@ -158,6 +158,14 @@ def test_training_draws_none_of_the_fixed_scenes() -> None:
     assert signature(other) != signature(scene) and other.id == scene.id
 
 
+def test_shards_hold_none_of_the_fixed_scenes(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = [Scene.from_json(row["scene"]) for row in read_rows("train", ["scene"], root=world)]
+    monkeypatch.setattr("stages.prepare.world.fixed_scenes", lambda _: [drawn[7]])
+    write_world(small(1), tmp_path)
+    again = [Scene.from_json(row["scene"]) for row in read_rows("train", ["scene"], root=tmp_path)]
+    assert signature(drawn[7]) not in map(signature, again) and again[:7] == drawn[:7]
+
+
 def test_a_split_without_room_is_one_sentence() -> None:
     data = load_params(ROOT / "tests/params.yaml").data.model_copy(update={"held_out_colours": len(COLOURS)})
     with pytest.raises(InputError, match=r"data\.held_out_colours: 8 leaves the train split too little room"):
@@ -186,6 +194,8 @@ def test_the_eight_fixed_scenes() -> None:
         ("kind: bus,", "kind: car,", "city-traffic: two groups of car"),
         ("background: street", "background: strand", "city-traffic: no background 'strand'"),
         ("background: street", "background: [", "cannot be read"),
+        ("cells: [[1, 0]]", "cells: [[2, 0]]", "city-traffic: two objects in the same cell"),
+        ("cells: [[2, 0], [2, 1]]", "cells: [[2, 0], [0, 1]]", "city-traffic: cells of car lie in different rows"),
     ],
 )
 def test_a_fixed_scene_that_cannot_be_drawn(old: str, new: str, said: str, tmp_path: Path) -> None:
