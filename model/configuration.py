@@ -7,16 +7,16 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers import LlavaConfig
 
-PROJECTORS = ("linear", "mlp", "ldpv2")
+PROJECTORS = ("linear", "mlp", "ldp", "ldpv2")
 
 
 @strict
 class VlmConfig(LlavaConfig):
-    """``projector``: linear (MiniMind-V), mlp (LLaVA-1.5) or ldpv2 (MobileVLM v2)."""
+    """``projector``: linear (MiniMind-V), mlp (LLaVA-1.5), ldp or ldpv2 (MobileVLM v1 and v2)."""
 
     model_type = "vlm_curriculum"
 
-    projector: Literal["linear", "mlp", "ldpv2"] = "linear"
+    projector: Literal["linear", "mlp", "ldp", "ldpv2"] = "linear"
 
     @property
     def patch_grid(self) -> int:
@@ -26,8 +26,13 @@ class VlmConfig(LlavaConfig):
     @property
     def image_tokens(self) -> int:
         """Positions that one picture takes in the decoder's sequence."""
-        side = ldpv2_grid(self.patch_grid) if self.projector == "ldpv2" else self.patch_grid
-        return side * side
+        grid = {"ldp": ldp_grid, "ldpv2": ldpv2_grid}.get(self.projector, int)
+        return grid(self.patch_grid) ** 2
+
+
+def ldp_grid(patch_grid: int) -> int:
+    """Side of LDP's grid: its second block takes every other patch, the first among them; 24 to 12, 14 to 7."""
+    return (patch_grid + 1) // 2
 
 
 def ldpv2_grid(patch_grid: int) -> int:

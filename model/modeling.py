@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionModel, LlamaForCausalLM, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -32,9 +33,15 @@ class VlmForConditionalGeneration(LlavaForConditionalGeneration):
         self.model.multi_modal_projector = build_projector(config)
         self.post_init()
 
-    def embed(self, input_ids: Tensor, patch_features: Tensor) -> Tensor:
-        """Token embeddings [B, T, D] with the image's positions filled in."""
+    def patch_features(self, pixel_values: Tensor) -> Tensor:
+        """[B, 3, S, S] -> [B, P, D_vision]: the last hidden state before the post norm, without the class token."""
+        return self.model.vision_tower(pixel_values).last_hidden_state[:, 1:]
+
+    def embed(self, input_ids: Tensor, patch_features: Tensor | None) -> Tensor:
+        """Token embeddings [B, T, D] with the images' positions filled in, in order; None: there are none."""
         embeddings = self.get_input_embeddings()(input_ids)
+        if patch_features is None:
+            return embeddings
         projected = self.model.multi_modal_projector(patch_features).to(embeddings.dtype)
         mask = self.model.get_placeholder_mask(input_ids, embeddings, projected)
         return embeddings.masked_scatter(mask, projected)
@@ -78,8 +85,15 @@ def target_loss(
 
 def build_model(vision: Path, language: Path, projector: str, image_token_id: int) -> VlmForConditionalGeneration:
     """A model from a CLIP directory and a Llama directory; the projector is new, everything else is loaded."""
-    tower = CLIPVisionModel.from_pretrained(vision, local_files_only=True)
-    decoder = LlamaForCausalLM.from_pretrained(language, local_files_only=True)
+    tower = CLIPVisionModel.from_pretrained(vision, local_files_only=True, dtype=torch.float32)
+    decoder = LlamaForCausalLM.from_pretrained(language, local_files_only=True, dtype=torch.float32)
+    return join(tower, decoder, projector, image_token_id)
+
+
+def join(
+    tower: CLIPVisionModel, decoder: LlamaForCausalLM, projector: str, image_token_id: int
+) -> VlmForConditionalGeneration:
+    """A model with copies of the weights of both, which are in float32, and a new projector."""
     config = VlmConfig(
         vision_config=tower.config,
         text_config=decoder.config,
@@ -90,6 +104,7 @@ def build_model(vision: Path, language: Path, projector: str, image_token_id: in
         tie_word_embeddings=True,
     )
     config.image_seq_length = config.image_tokens
+    config.vision_config._name_or_path = config.text_config._name_or_path = ""  # of no use where this is read
     model = VlmForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.model.language_model.load_state_dict(decoder.model.state_dict())

@@ -1,6 +1,6 @@
-"""Stage language: a LlamaForCausalLM, trained on text only, before it ever sees a picture.
+"""Stage language: a LlamaForCausalLM, trained on text only, before it ever sees a picture; or fetched, or untrained.
 
-in: data/prepared, data/tokenizer; params seed, data.image_size, vision.patch_size, language.
+in: data/prepared, data/tokenizer, data/fetched; params seed, data.image_size, vision.patch_size, language.
 out: data/language, reports/loss/language.csv
 
 Its dialogues are those of the train scenes. Where a picture's patches will stand, each place holds words instead:
@@ -17,20 +17,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from model.convert import ConversionError, language_model, load_minimind
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from model.modeling import target_loss
 from stages.common.batches import plan_batches
-from stages.common.chat import END, IMAGE, PAD, START, Encoder, load_tokenizer
-from stages.common.errors import run_stage
+from stages.common.chat import END, IMAGE, PAD, START, Encoder, before_text, load_tokenizer
+from stages.common.errors import InputError, run_stage
+from stages.common.fetched import fetched_files
 from stages.common.files import whole_folder
-from stages.common.params import LanguageParams, load_params
+from stages.common.params import LanguageParams, Params, load_params
 from stages.common.paths import LANGUAGE, SHARDS, TOKENIZER
 from stages.common.regions import box_weights
 from stages.common.samples import PadCollate, Sample, SampleDataset, check_positions
 from stages.common.shards import read_rows
-from stages.common.training import train
+from stages.common.training import train, write_loss_log
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
 
 _QUESTIONS = 10  # a sample
@@ -125,7 +127,8 @@ def text_samples(
         if number % _WHOLE_EVERY == 1:
             dialogues.append([(whole["question"], whole["answer"])])
         for turns in dialogues:
-            samples.append((number, *encoder.dialogue(turns, image=True)))
+            (question, answer), *others = turns
+            samples.append(([number], *encoder.dialogue([(before_text(question), answer), *others])))
             places.append(place_words(scene, grid, params.misread, rng))
     return samples, places
 
@@ -156,10 +159,39 @@ def save_language_model(model: LlamaForCausalLM) -> None:
         model.save_pretrained(folder)
 
 
+def fetched_language_model(params: LanguageParams, vocab_size: int) -> LlamaForCausalLM:
+    """MiniMind's weights, converted. Raises InputError if they do not fit together with the tokenizer."""
+    (path,) = fetched_files("language", "language")
+    try:
+        model = language_model(load_minimind(path), params.num_attention_heads)
+    except ConversionError as error:
+        raise InputError(str(error)) from None
+    if model.config.vocab_size != vocab_size:
+        raise InputError(
+            f"{path.name} has {model.config.vocab_size} tokens and the tokenizer {vocab_size}: "
+            "fetch.language and fetch.tokenizer do not belong together"
+        )
+    return model
+
+
 def main() -> None:
     params = load_params()
     tokenizer = load_tokenizer()
     encoder = Encoder(tokenizer)
+    torch.manual_seed(params.seed)
+    if params.language.source == "train":
+        train_language_model(params, tokenizer, encoder)
+        return
+    if params.language.source == "fetch":
+        model = fetched_language_model(params.language, len(tokenizer))
+    else:
+        model = build_language_model(params.language, len(tokenizer), encoder)
+    save_language_model(model)
+    write_loss_log("language", [])
+    print(f"language: {params.language.source}, {model.num_parameters()} parameters, not trained here")
+
+
+def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, encoder: Encoder) -> None:
     image_id = encoder.token_id(IMAGE)
     grid = params.data.image_size // params.vision.patch_size
     dataset = PlaceDataset(*text_samples(params.language, grid, encoder, params.seed), image_id)
@@ -171,11 +203,11 @@ def main() -> None:
         model,
         dataset,
         PlaceCollate(tokenizer.pad_token_id, encoder),
-        plan_batches(dataset.lengths, params.language.batch_tokens, params.language.epochs, True, params.seed),
+        plan_batches(dataset.lengths, params.language.batch_tokens, None, params.language.epochs, True, params.seed),
         params.language,
         params,
         [params.seed, grid, params.language.model_dump(), SHARDS, TOKENIZER],
-        save=lambda: save_language_model(model),
+        save=lambda _: save_language_model(model),
         loss_of=lambda model, batch: language_loss(model, batch, image_id, params.language.noise),
     )
 

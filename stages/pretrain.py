@@ -7,41 +7,56 @@ out: checkpoints/pretrain, reports/loss/pretrain.csv
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import torch
+from tqdm import tqdm
 
 from model import build_model
 from stages.common.batches import plan_batches
-from stages.common.chat import IMAGE, Encoder, load_tokenizer
-from stages.common.checkpoints import checkpoint_path, save_checkpoint
+from stages.common.chat import IMAGE, Encoder, before_text, load_tokenizer
+from stages.common.checkpoints import checkpoint_path, epoch_saver, save_checkpoint
 from stages.common.errors import InputError, run_stage
-from stages.common.features import load_features
+from stages.common.features import load_pictures
 from stages.common.files import need_model
 from stages.common.params import load_params
 from stages.common.paths import FEATURES, LANGUAGE, SHARDS, TOKENIZER, VISION
-from stages.common.samples import PadCollate, Sample, SampleDataset, check_positions
-from stages.common.shards import read_rows
+from stages.common.samples import PadCollate, Sample, SampleDataset, Samples, check_positions
+from stages.common.shards import has_split, picture_starts, read_rows
 from stages.common.training import train
 
 CHECKPOINT = "pretrain"
 
 
-def caption_samples(scenes: int, max_len: int, encoder: Encoder, seed: int) -> list[Sample]:
-    """One caption a scene, of those that fit in ``max_len`` tokens."""
-    samples = []
-    for number, row in enumerate(read_rows("train", ["texts"], scenes)):
-        rng = random.Random(f"{seed}/pretrain/{number}")
-        captions = [text for text in row["texts"] if text["task"] == "caption"]
-        text = rng.choice(captions)
-        if sum(len(encoder.ids(sentence)) for sentence in text["answer"]) <= max_len:
-            samples.append((number, *encoder.dialogue([(text["question"], text["answer"])], image=True)))
-    if not samples:
+def caption_samples(split: str, limit: int | None, max_len: int, fit: str, encoder: Encoder, seed: int) -> Samples:
+    """One caption a scene, or one dialogue a row; with ``fit`` filter those whose answers take ``max_len`` tokens.
+
+    What has no picture teaches the projector nothing and is left out.
+    """
+    starts = picture_starts(split)
+
+    def samples() -> Iterator[Sample]:
+        rows = tqdm(read_rows(split, ["texts"], limit), total=limit, unit="row", desc=f"pretrain: texts of {split}")
+        for number, row in enumerate(rows):
+            turns = [text for text in row["texts"] if text["task"] == "turn"]
+            if not turns:
+                rng = random.Random(f"{seed}/pretrain/{number}")
+                caption = rng.choice([text for text in row["texts"] if text["task"] == "caption"])
+                turns = [caption | {"question": before_text(caption["question"])}]
+            pictures = range(starts[number], starts[number + 1])
+            length = sum(len(encoder.ids(sentence)) for turn in turns for sentence in turn["answer"])
+            if len(pictures) and (fit == "cut" or length <= max_len):
+                yield pictures, *encoder.dialogue([(turn["question"], turn["answer"]) for turn in turns])
+
+    found = Samples.of(samples())
+    if not found:
         raise InputError(f"params.yaml: pretrain.max_len: no caption fits in {max_len} tokens; raise it")
-    return samples
+    return found
 
 
 def main() -> None:
     params = load_params()
+    loop = params.pretrain
     need_model(VISION, "vision")
     need_model(LANGUAGE, "language")
     tokenizer = load_tokenizer()
@@ -51,19 +66,23 @@ def main() -> None:
     model = build_model(VISION, LANGUAGE, params.model.projector, image_id)
     model.requires_grad_(False)
     model.model.multi_modal_projector.requires_grad_(True)
-    samples = caption_samples(params.pretrain.scenes, params.pretrain.max_len, encoder, params.seed)
-    dataset = SampleDataset(samples, load_features("train"), model.config.image_tokens, image_id)
+    split = "pretrain" if has_split("pretrain") else "train"
+    samples = caption_samples(split, loop.scenes, loop.max_len, loop.fit, encoder, params.seed)
+    pictures = load_pictures(split, params.encode.cache, model.config.vision_config.image_size)
+    cut = loop.max_len if loop.fit == "cut" else None
+    dataset = SampleDataset(samples, pictures, model.config.image_tokens, image_id, cut)
     check_positions(dataset, model.config.text_config.max_position_embeddings)
     train(
         CHECKPOINT,
         model,
         dataset,
         PadCollate(tokenizer.pad_token_id),
-        plan_batches(dataset.lengths, params.pretrain.batch_tokens, params.pretrain.epochs, True, params.seed),
-        params.pretrain,
+        plan_batches(dataset.lengths, loop.batch_tokens, loop.batch_size, loop.epochs, loop.shuffle, params.seed),
+        loop,
         params,
-        [params.seed, params.model.model_dump(), params.pretrain.model_dump(), SHARDS, TOKENIZER, LANGUAGE, FEATURES],
-        save=lambda: save_checkpoint(model, tokenizer, checkpoint_path(CHECKPOINT)),
+        [params.seed, params.model.model_dump(), loop.model_dump(), SHARDS, TOKENIZER, VISION, LANGUAGE, FEATURES],
+        save=lambda epochs: save_checkpoint(model, tokenizer, checkpoint_path(CHECKPOINT), epochs),
+        save_epoch=epoch_saver(model, tokenizer, loop),
     )
 
 

@@ -6,16 +6,17 @@ out: checkpoints/sft-<phase>, reports/loss/sft-<phase>.csv
 
 from __future__ import annotations
 
+import json
 import sys
 
 from stages.common.batches import plan_batches
 from stages.common.chat import IMAGE, load_tokenizer
-from stages.common.checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
+from stages.common.checkpoints import checkpoint_path, epoch_saver, load_checkpoint, save_checkpoint
 from stages.common.errors import InputError, run_stage
-from stages.common.features import load_features
+from stages.common.features import load_pictures
 from stages.common.params import load_params
 from stages.common.paths import FEATURES, PHASES
-from stages.common.samples import PadCollate, SampleDataset, check_positions, read_samples
+from stages.common.samples import PadCollate, SampleDataset, Samples, check_positions
 from stages.common.training import train
 
 
@@ -29,17 +30,19 @@ def main() -> None:
     tokenizer = load_tokenizer()
     model = load_checkpoint(after)
     model.model.vision_tower.requires_grad_(False)
-    samples = read_samples(PHASES / phase / "samples.parquet")
-    image_id = tokenizer.convert_tokens_to_ids(IMAGE)
-    dataset = SampleDataset(samples, load_features("train"), model.config.image_tokens, image_id)
-    check_positions(dataset, model.config.text_config.max_position_embeddings)
     loop = params.sft
+    samples = Samples.read(PHASES / phase / "samples.parquet")
+    image_id = tokenizer.convert_tokens_to_ids(IMAGE)
+    pictures = load_pictures("train", params.encode.cache, model.config.vision_config.image_size)
+    cut = json.loads((PHASES / phase / "summary.json").read_text(encoding="utf-8"))["cut"]
+    dataset = SampleDataset(samples, pictures, model.config.image_tokens, image_id, cut)
+    check_positions(dataset, model.config.text_config.max_position_embeddings)
     train(
         name,
         model,
         dataset,
         PadCollate(tokenizer.pad_token_id),
-        plan_batches(dataset.lengths, loop.batch_tokens, loop.epochs, loop.shuffle, params.seed),
+        plan_batches(dataset.lengths, loop.batch_tokens, loop.batch_size, loop.epochs, loop.shuffle, params.seed),
         loop,
         params,
         [
@@ -49,7 +52,8 @@ def main() -> None:
             checkpoint_path(after),
             FEATURES,
         ],
-        save=lambda: save_checkpoint(model, tokenizer, checkpoint_path(name)),
+        save=lambda epochs: save_checkpoint(model, tokenizer, checkpoint_path(name), epochs),
+        save_epoch=epoch_saver(model, tokenizer, loop),
     )
 
 

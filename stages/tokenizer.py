@@ -1,6 +1,6 @@
-"""Stage tokenizer: a BPE tokenizer with a chat template, trained on the prepared texts.
+"""Stage tokenizer: a BPE tokenizer with a chat template, trained on the prepared texts, or fetched.
 
-in: data/prepared; params tokenizer. out: data/tokenizer
+in: data/prepared, data/fetched; params tokenizer. out: data/tokenizer
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from model.processing import with_image_token
 from stages.common.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS, START
 from stages.common.errors import InputError, run_stage
+from stages.common.fetched import fetched_files
 from stages.common.files import whole_folder
 from stages.common.params import TokenizerParams, load_params
 from stages.common.paths import TOKENIZER
@@ -78,12 +80,23 @@ def with_byte_fallback(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
+def fetched_tokenizer() -> PreTrainedTokenizerFast:
+    """Raises InputError if the files are no tokenizer that can take a picture's placeholder."""
+    try:
+        return with_image_token(fetched_files("tokenizer", "tokenizer")[0].parent)
+    except ValueError as error:
+        raise InputError(f"fetch.tokenizer: {error}") from None
+
+
 def main() -> None:
     params = load_params()
-    tokenizer = train_tokenizer(corpus(params.tokenizer.scenes), params.tokenizer)
+    if params.tokenizer.source == "fetch":
+        tokenizer = fetched_tokenizer()
+    else:
+        tokenizer = train_tokenizer(corpus(params.tokenizer.scenes), params.tokenizer)
     with whole_folder(TOKENIZER) as folder:
         tokenizer.save_pretrained(folder)
-    print(f"trained a tokenizer of {len(tokenizer)} tokens")
+    print(f"a tokenizer of {len(tokenizer)} tokens, source {params.tokenizer.source}")
 
 
 if __name__ == "__main__":

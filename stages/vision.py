@@ -1,6 +1,7 @@
-"""Stage vision: a CLIPModel, trained contrastively on the train scenes; frozen from then on.
+"""Stage vision: a CLIPModel, trained contrastively on the train scenes, or fetched; frozen from then on.
 
-in: data/prepared, data/tokenizer; params seed, data.image_size, vision. out: data/vision, reports/loss/vision.csv
+in: data/prepared, data/tokenizer, data/fetched; params seed, data.image_size, vision.
+out: data/vision, reports/loss/vision.csv
 
 Two InfoNCE losses. Image-text: pictures against captions, as in CLIP (Radford et al. 2021). Region-text: what the
 patches of an object say against what the object is called, its colour and its place, each among the batch's
@@ -23,14 +24,15 @@ from transformers import CLIPConfig, CLIPModel
 
 from stages.common.batches import BatchPlan, plan_batches
 from stages.common.chat import Encoder, load_tokenizer
-from stages.common.errors import run_stage
+from stages.common.errors import InputError, run_stage
+from stages.common.fetched import fetched_files
 from stages.common.files import whole_folder
 from stages.common.params import Params, load_params
 from stages.common.paths import SHARDS, TOKENIZER, VISION
 from stages.common.pictures import image_processor, pixel_values
 from stages.common.regions import box_weights
 from stages.common.shards import read_rows
-from stages.common.training import train
+from stages.common.training import train, write_loss_log
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
 
 _TEXT_END = 0  # <|endoftext|>; CLIP reads a text at its first one. (Id 2 as eos_token_id means something else to it.)
@@ -80,11 +82,11 @@ class SceneDataset(Dataset):
     def __init__(self, scenes: int) -> None:
         self.rows = [
             {
-                "image": row["image"],
+                "image": row["images"][0],
                 "scene": Scene.from_json(row["scene"]),
                 "captions": ["".join(text["answer"]) for text in row["texts"] if text["task"] == "caption"],
             }
-            for row in read_rows("train", ["image", "scene", "texts"], scenes)
+            for row in read_rows("train", ["images", "scene", "texts"], scenes)
         ]
 
     def __len__(self) -> int:
@@ -138,13 +140,14 @@ class ContrastiveCollate:
     objects only the names are asked: what a thing is called does not hang on the colours it was seen in.
     """
 
-    def __init__(self, encoder: Encoder, grid: int, recolour_share: float, seed: int) -> None:
-        self._encoder, self._grid, self._recolour_share, self._seed = encoder, grid, recolour_share, seed
+    def __init__(self, encoder: Encoder, image_size: int, grid: int, recolour_share: float, seed: int) -> None:
+        self._encoder, self._image_size, self._grid = encoder, image_size, grid
+        self._recolour_share, self._seed = recolour_share, seed
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         rng = random.Random(f"{self._seed}/{rows[0]['scene'].id}/{rows[-1]['scene'].id}")
         true_colours = len(rows) - int(self._recolour_share * len(rows))
-        pixels = pixel_values([row["image"] for row in rows])
+        pixels = pixel_values([row["image"] for row in rows], self._image_size)
         phrases: dict[tuple[Aspect, Key], int] = {}
         targets, weights, owners, regions = [], [], [], 0
         for number, row in enumerate(rows):
@@ -206,7 +209,7 @@ def _text_features(model: CLIPModel, ids: Tensor) -> Tensor:
 
 def vision_plan(scenes: int, params: Params) -> BatchPlan:
     vision = params.vision
-    return plan_batches([1] * scenes, min(vision.batch_size, scenes), vision.epochs, True, params.seed)
+    return plan_batches([1] * scenes, min(vision.batch_size, scenes), None, vision.epochs, True, params.seed)
 
 
 def save_clip(model: CLIPModel, image_size: int) -> None:
@@ -215,8 +218,35 @@ def save_clip(model: CLIPModel, image_size: int) -> None:
         image_processor(image_size).save_pretrained(folder)
 
 
+def fetched_clip(params: Params) -> CLIPModel:
+    """Raises InputError if the files are no CLIPModel, or one for other pictures."""
+    folder = fetched_files("vision", "vision")[0].parent
+    try:
+        model = CLIPModel.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"fetch.vision: no CLIPModel in its files: {' '.join(str(error).split())}") from None
+    config = model.config.vision_config
+    for name, wanted in (("image_size", params.data.image_size), ("patch_size", params.vision.patch_size)):
+        if getattr(config, name) != wanted:
+            section = "data" if name == "image_size" else "vision"
+            raise InputError(
+                f"params.yaml: {section}.{name}: {wanted}, but the fetched vision encoder has {getattr(config, name)}; "
+                "set it to that"
+            )
+    return model
+
+
 def main() -> None:
     params = load_params()
+    if params.vision.source == "fetch":
+        save_clip(fetched_clip(params), params.data.image_size)
+        write_loss_log("vision", [])
+        print("vision: fetched, not trained here")
+    else:
+        train_clip(params)
+
+
+def train_clip(params: Params) -> None:
     tokenizer = load_tokenizer()
     dataset = SceneDataset(params.vision.scenes)
     torch.manual_seed(params.seed)
@@ -226,12 +256,12 @@ def main() -> None:
         "vision",
         model,
         dataset,
-        ContrastiveCollate(Encoder(tokenizer), grid, params.vision.recolour_share, params.seed),
+        ContrastiveCollate(Encoder(tokenizer), params.data.image_size, grid, params.vision.recolour_share, params.seed),
         vision_plan(len(dataset), params),
         params.vision,
         params,
         [params.seed, params.vision.model_dump(), SHARDS, TOKENIZER],
-        save=lambda: save_clip(model, params.data.image_size),
+        save=lambda _: save_clip(model, params.data.image_size),
         loss_of=lambda model, batch: contrastive_loss(model, batch, params.vision.region_weight),
     )
 

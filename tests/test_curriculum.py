@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.processing import with_image_token
 from stages import curriculum
-from stages.common.chat import IGNORED, IMAGE, Encoder, prompt_text
+from stages.common.chat import IGNORED, IMAGE, Encoder, before_text, frame_of
 from stages.common.errors import InputError
 from stages.common.params import TokenizerParams, load_params
-from stages.common.samples import SampleDataset, check_positions, count_targets
+from stages.common.samples import SampleDataset, Samples, check_positions
 from stages.common.world import COLOUR_WORDS
-from stages.curriculum import fit_answer, phase_samples
+from stages.curriculum import PhaseSamples, fit_answer, fit_dialogue, phase_samples, wanted_tokens
+from stages.prepare.sentences import split_sentences
 from stages.tokenizer import train_tokenizer
 
 PARAMS = load_params(Path(__file__).parent / "params.yaml")
@@ -46,7 +51,7 @@ TOKENIZER = train_tokenizer(
         for t in r["texts"]
         for part in ("user\n" + t["question"], "assistant\n" + "".join(t["answer"]))
     ),
-    TokenizerParams(vocab_size=600, max_token_length=3, scenes=1),
+    TokenizerParams(source="train", vocab_size=600, max_token_length=3, scenes=1),
 )
 ENCODER = Encoder(TOKENIZER)
 
@@ -71,26 +76,31 @@ def test_filter_is_all_or_nothing() -> None:
     assert fit_answer(answer, whole - 1, "filter", ENCODER) == []
 
 
-def samples(limit: int, **changes: object):
-    return phase_samples(ROWS, limit, 800, PARAMS.sft.model_copy(update=changes), ENCODER, 1)
+def samples(limit: int, budget: int | None = 800, rows: list[dict] = ROWS, **changes: object) -> PhaseSamples:
+    starts = range(len(rows) + 1)
+    return phase_samples(rows, starts, limit, budget, PARAMS.sft.model_copy(update=changes), ENCODER, 1)
+
+
+def listed(found: Samples) -> list[list[list[int]]]:
+    return [[part.tolist() for part in sample] for sample in found]
 
 
 def test_a_phase_gets_its_budget_and_its_length() -> None:
     short, dropped, longest = samples(18)
-    assert 800 <= count_targets(short) < 800 + 60
+    assert 800 <= short.target_tokens < 800 + 60
     assert longest <= 18 and dropped == 0
     assert samples(40)[2] > longest
 
 
 def test_phases_show_the_same_pictures_with_other_texts() -> None:
-    short, long = samples(18)[0], samples(40)[0]
+    short, long = listed(samples(18).samples), listed(samples(40).samples)
     count = min(len(short), len(long))
     assert [sample[0] for sample in short[:count]] == [sample[0] for sample in long[:count]]
     assert short[:count] != long[:count]
 
 
 def test_a_sample_longer_than_the_decoder_is_refused() -> None:
-    dataset = SampleDataset(samples(40)[0], None, 36, ENCODER.token_id(IMAGE))
+    dataset = SampleDataset(samples(40).samples, None, 36, ENCODER.token_id(IMAGE))
     longest = max(dataset.lengths)
     check_positions(dataset, longest)
     with pytest.raises(InputError, match=rf"max_position_embeddings: a sample takes {longest} positions"):
@@ -98,12 +108,13 @@ def test_a_sample_longer_than_the_decoder_is_refused() -> None:
 
 
 def test_a_phase_is_a_function_of_its_own_settings() -> None:
-    assert samples(18) == samples(18, max_len=77, shuffle=False, epochs=9)
+    one, other = samples(18), samples(18, max_len=77, shuffle=False, epochs=9)
+    assert listed(one.samples) == listed(other.samples) and one[1:] == other[1:]
 
 
 def test_nothing_fits_ends_instead_of_searching_for_ever() -> None:
     found, dropped, _ = samples(1)
-    assert found == [] and dropped > 0
+    assert len(found) == 0 and dropped > 0
 
 
 def test_a_budget_that_is_not_reached_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +124,7 @@ def test_a_budget_that_is_not_reached_stops_the_run(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(curriculum, "load_params", lambda: params)
     monkeypatch.setattr(curriculum, "load_tokenizer", lambda: TOKENIZER)
     monkeypatch.setattr(curriculum, "read_rows", lambda *_: ROWS)
+    monkeypatch.setattr(curriculum, "picture_starts", lambda *_: range(len(ROWS) + 1))
     with pytest.raises(InputError, match=r"sft\.phases\.short\.max_len: next to no .* 0 of 100000 target tokens"):
         curriculum.main()
     assert list((tmp_path / "data").iterdir()) == []
@@ -120,7 +132,7 @@ def test_a_budget_that_is_not_reached_stops_the_run(tmp_path: Path, monkeypatch:
 
 def test_labels_mark_answers_and_their_ends_alone() -> None:
     turns = [("图中有小狗吗？", ["有，图中有小狗。"]), ("还有呢？", ["大树。"])]
-    ids, labels = ENCODER.dialogue(turns, image=True)
+    ids, labels = ENCODER.dialogue([(before_text(turns[0][0]), turns[0][1]), turns[1]])
     learnt = [token for token, label in zip(ids, labels, strict=True) if label != IGNORED]
     assert TOKENIZER.decode(learnt) == "有，图中有小狗。<|im_end|>大树。<|im_end|>"
     assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
@@ -128,22 +140,138 @@ def test_labels_mark_answers_and_their_ends_alone() -> None:
     for number, (question, answer) in enumerate(turns):
         content = [{"type": "image"}] * (number == 0) + [{"type": "text", "text": question}]
         messages += [{"role": "user", "content": content}, {"role": "assistant", "content": "".join(answer)}]
-    assert TOKENIZER.decode(ids) + "\n" == TOKENIZER.apply_chat_template(messages, tokenize=False)
+    assert TOKENIZER.decode(ids) == TOKENIZER.apply_chat_template(messages, tokenize=False)
 
 
 def test_the_prompt_is_the_chat_template_s() -> None:
     content = [{"type": "image"}, {"type": "text", "text": "请描述。"}]
     messages = [{"role": "user", "content": content}]
     made = TOKENIZER.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert made == prompt_text("请描述。", image=True)
-    assert ENCODER.ids(made).count(ENCODER.token_id(IMAGE)) == 1
+    assert TOKENIZER.decode(ENCODER.prompt(before_text("请描述。"))) == made
+    assert ENCODER.prompt(before_text("请描述。")).count(ENCODER.token_id(IMAGE)) == 1
+
+
+def test_a_template_that_changes_the_texts_is_refused() -> None:
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + m['content'] | upper + 'a' }}{% endfor %}"
+    assert frame_of(TOKENIZER).end == "<|im_end|>"
+    tokenizer.chat_template = "{% for m in messages[-1:] %}{{ m['role'] + m['content'] }}{% endfor %}"
+    with pytest.raises(InputError, match=r"the chat template of .* does more than put marks around"):
+        frame_of(tokenizer)
+
+
+def turn(question: str, *answer: str) -> dict:
+    return {"task": "turn", "question": question, "answer": list(answer), "kind": "", "expected": ""}
+
+
+FILE_ROWS = [
+    {"texts": [turn("<image>\n图中有小狗吗？", "有，图中有小狗。"), turn("还有呢？", "大树。")]},
+    {"texts": [turn("请描述。<image>", *ROWS[0]["texts"][0]["answer"])]},
+    {"texts": [turn("图中有什么<image>？", "")]},
+]
+
+
+def test_rows_of_files_come_once_and_in_order() -> None:
+    found, dropped, longest = samples(96, None, FILE_ROWS)
+    assert [pictures for pictures, _, _ in listed(found)] == [[0], [1], [2]] and dropped == 0
+    texts = [TOKENIZER.decode([token for token in labels if token != IGNORED]) for _, _, labels in listed(found)]
+    assert texts == [
+        "有，图中有小狗。<|im_end|>大树。<|im_end|>",
+        "".join(ROWS[0]["texts"][0]["answer"]) + "<|im_end|>",
+        "<|im_end|>",
+    ]
+    assert TOKENIZER.decode(found[1][1]).startswith(
+        "<|im_start|>user\n请描述。<image><|im_end|>\n<|im_start|>assistant"
+    )
+    assert longest == tokens("".join(ROWS[0]["texts"][0]["answer"]))
+
+
+def test_a_dialogue_ends_where_a_turn_does_not_fit() -> None:
+    """Later turns build on earlier ones, and the picture stands in the first."""
+    row = {"texts": [turn("<image>有吗？", "有，图中有小狗。"), turn("还有呢？", "大树。")]}
+    assert fit_dialogue(row["texts"], 3, "sentence", ENCODER) == []
+    row["texts"].reverse()
+    assert [question for question, _ in fit_dialogue(row["texts"], 3, "sentence", ENCODER)] == ["还有呢？"]
+
+
+@pytest.mark.parametrize(("max_len", "answered"), [(200, True), (20, True), (11, False)])
+def test_cut_counts_the_prompt_and_the_image_tokens(max_len: int, answered: bool) -> None:
+    found = samples(96, None, FILE_ROWS[1:2], fit="cut").samples
+    image_id = ENCODER.token_id(IMAGE)
+    if not answered:
+        with pytest.raises(InputError, match=f"no sample has an answer within {max_len} tokens"):
+            SampleDataset(found, None, 4, image_id, max_len)
+        return
+    item = SampleDataset(found, None, 4, image_id, max_len)[0]
+    whole = SampleDataset(found, None, 4, image_id)[0]
+    assert item["input_ids"].tolist() == whole["input_ids"][:max_len].tolist()
+    assert item["labels"].tolist() == whole["labels"][:max_len].tolist()
+    assert item["input_ids"].tolist().count(image_id) == 4
+
+
+def test_a_picture_that_is_cut_off_is_not_shown() -> None:
+    text = {"texts": [turn("<image>有吗？", "有。"), turn("<image>还有呢？", "大树。")]}
+    found, *_ = phase_samples([text], [0, 2], 96, None, PARAMS.sft, ENCODER, 1)
+    assert found[0][0].tolist() == [0, 1]
+
+    class Numbers:
+        key = "patch_features"
+
+        def __getitem__(self, numbers):
+            return np.array(numbers)
+
+    short = SampleDataset(found, Numbers(), 8, ENCODER.token_id(IMAGE), 24)[0]
+    assert short["patch_features"].tolist() == [0]
+    assert short["input_ids"].tolist().count(ENCODER.token_id(IMAGE)) == 8
+
+
+def test_a_phase_may_match_a_control_instead_of_being_matched() -> None:
+    """direct learns from every row; long from what brings its chain level with that."""
+    phases = {
+        "short": {"after": "pretrain", "max_len": 24, "target_tokens": 300, "match": None},
+        "long": {"after": "sft-short", "max_len": None, "target_tokens": None, "match": "direct"},
+        "direct": {"after": "pretrain", "max_len": None, "target_tokens": None, "match": None},
+    }
+    sft = type(PARAMS.sft).model_validate(PARAMS.sft.model_dump() | {"phases": phases})
+    assert wanted_tokens("direct", sft, {}) is None
+    assert wanted_tokens("long", sft, {"short": 310, "direct": 1000}) == 690
+    assert sft.comparisons == [("long", "direct")]
+    with pytest.raises(InputError, match=r"phases\.long\.match: the phases before it hold 1010 target tokens already"):
+        wanted_tokens("long", sft, {"short": 1010, "direct": 1000})
+
+
+UPSTREAM = Path(__file__).parents[2] / "shared/upstream"
+
+
+@pytest.mark.skipif(not UPSTREAM.exists(), reason="the reference's numbers are not beside this checkout")
+def test_ids_and_targets_are_those_of_the_reference(tmp_path: Path) -> None:
+    """Every row of the reference's data, from its file to what the model is trained on."""
+    tokenizer = with_image_token(UPSTREAM / "tokenizer")
+    encoder = Encoder(tokenizer)
+    lines = (UPSTREAM / "minimind-v-tiny/data.jsonl").read_text(encoding="utf-8").splitlines()
+    expected = json.loads((UPSTREAM / "minimind-v-tiny/expected_tokens.json").read_text(encoding="utf-8"))
+    rows = []
+    for line in lines:
+        said = [message["content"] for message in json.loads(line)["conversations"]]
+        pairs = zip(said[::2], said[1::2], strict=True)
+        rows.append({"texts": [turn(question, *split_sentences(answer)) for question, answer in pairs]})
+    sft = PARAMS.sft.model_copy(update={"fit": "cut"})
+    found, *_ = phase_samples(rows, range(7), 384, None, sft, encoder, 1)
+    image_id = tokenizer.convert_tokens_to_ids(IMAGE)
+    dataset = SampleDataset(found, None, 196, image_id, 384)
+    assert len(dataset) == len(expected) == 6
+    for item, reference in zip(dataset, expected, strict=False):
+        ids = np.where(item["input_ids"] == image_id, 34, item["input_ids"])
+        assert ids.tolist() == reference["input_ids"]
+        assert (item["labels"] != IGNORED).astype(int).tolist() == reference["loss_mask"]
+        assert (item["labels"] == item["input_ids"])[item["labels"] != IGNORED].all()
 
 
 def test_a_vocabulary_that_does_not_hold_the_characters_is_refused() -> None:
     with pytest.raises(InputError, match=r"tokenizer\.vocab_size: the corpus needs \d+ tokens .* not 300"):
         train_tokenizer(
             (text for text in ["".join(map(chr, range(0x4E00, 0x4F00)))]),
-            TokenizerParams(vocab_size=300, max_token_length=3, scenes=1),
+            TokenizerParams(source="train", vocab_size=300, max_token_length=3, scenes=1),
         )
 
 

@@ -40,7 +40,9 @@ def scenes(params: Params) -> list[Scene]:
 @pytest.fixture(scope="module")
 def encoder(scenes: list[Scene]) -> Encoder:
     texts = ["".join(text.answer) for scene in scenes for text in texts_of(scene, random.Random(0))]
-    return Encoder(train_tokenizer(iter(texts), TokenizerParams(vocab_size=700, max_token_length=3, scenes=1)))
+    return Encoder(
+        train_tokenizer(iter(texts), TokenizerParams(source="train", vocab_size=700, max_token_length=3, scenes=1))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +79,9 @@ def test_false_colours_keep_shapes(rows: list[dict]) -> None:
         assert torch.allclose(other.abs().sum(0), picture.abs().sum(0))
 
 
-def test_false_colours_are_asked_for_names_alone(rows: list[dict], encoder: Encoder) -> None:
-    batch = ContrastiveCollate(encoder, GRID, 0.5, 1)(rows)
-    plain = ContrastiveCollate(encoder, GRID, 0.0, 1)(rows)
+def test_false_colours_are_asked_for_names_alone(rows: list[dict], encoder: Encoder, params: Params) -> None:
+    batch = ContrastiveCollate(encoder, params.data.image_size, GRID, 0.5, 1)(rows)
+    plain = ContrastiveCollate(encoder, params.data.image_size, GRID, 0.0, 1)(rows)
     same = [torch.equal(a, b) for a, b in zip(batch["pixel_values"], plain["pixel_values"], strict=True)]
     assert all(same[:6]) and not all(same[6:])
     assert len(batch["caption_ids"]) == 6 and len(plain["caption_ids"]) == len(rows)
@@ -95,7 +97,7 @@ def test_the_loss_is_what_it_says(rows: list[dict], encoder: Encoder, params: Pa
     """The region-text part, pair by pair and patch by patch."""
     torch.manual_seed(0)
     model: CLIPModel = build_clip(params, 700).eval()
-    batch = ContrastiveCollate(encoder, GRID, 0.25, 1)(rows)
+    batch = ContrastiveCollate(encoder, params.data.image_size, GRID, 0.25, 1)(rows)
     with torch.no_grad():
         found = contrastive_loss(model, batch, 1.0) - contrastive_loss(model, batch, 0.0)
         hidden = model.vision_model(pixel_values=batch["pixel_values"]).last_hidden_state[:, 1:]

@@ -1,4 +1,4 @@
-"""Batches by token budget: samples of like length together, so that little is spent on padding."""
+"""Batches by token budget, samples of like length together, so that little is spent on padding; or by number."""
 
 from __future__ import annotations
 
@@ -37,22 +37,27 @@ class BatchPlan:
         return epoch + (step - bounds[epoch]) / max(1, bounds[epoch + 1] - bounds[epoch])
 
 
-def plan_batches(lengths: Sequence[int], budget: int, epochs: int, shuffle: bool, seed: int) -> BatchPlan:
-    """Group samples into batches whose padded size, rows x longest, stays within ``budget`` tokens.
+def plan_batches(
+    lengths: Sequence[int], budget: int | None, size: int | None, epochs: int, shuffle: bool, seed: int
+) -> BatchPlan:
+    """Group samples into batches of ``size``, or whose padded size, rows x longest, stays within ``budget`` tokens.
 
     With ``shuffle`` every epoch has an order of its own; without, each epoch walks through the data in the order
-    of the file, and batches are cut where the budget ends.
+    of the file, and batches are cut where the budget or the number ends.
     """
     sizes = np.asarray(lengths)
     batches: list[list[int]] = []
     starts: list[int] = []
     for epoch in range(epochs):
         starts.append(len(batches))
-        if not shuffle:
-            batches += _cut(range(len(sizes)), sizes, budget)
-            continue
         rng = np.random.default_rng((seed, epoch))
-        order = rng.permutation(len(sizes))
+        order = rng.permutation(len(sizes)) if shuffle else np.arange(len(sizes))
+        if size is not None:
+            batches += [order[start : start + size].tolist() for start in range(0, len(order), size)]
+            continue
+        if not shuffle:
+            batches += _cut(order.tolist(), sizes, budget)
+            continue
         cut: list[list[int]] = []
         for start in range(0, len(order), _WINDOW):
             window = order[start : start + _WINDOW]

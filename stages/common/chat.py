@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerFast
 
@@ -17,6 +18,7 @@ IGNORED = -100  # label of a position that is no target
 # Jinja's own whitespace must not leak into the prompt, hence the dashes.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
+{{- '' if loop.first else '\\n' -}}
 {{- '<|im_start|>' + message['role'] + '\\n' -}}
 {%- if message['content'] is string -%}
 {{- message['content'] -}}
@@ -25,10 +27,10 @@ CHAT_TEMPLATE = """\
 {{- '<image>' if part['type'] == 'image' else part['text'] -}}
 {%- endfor -%}
 {%- endif -%}
-{{- '<|im_end|>\\n' -}}
+{{- '<|im_end|>' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
-{{- '<|im_start|>assistant\\n' -}}
+{{- '\\n<|im_start|>assistant\\n' -}}
 {%- endif -%}
 """
 
@@ -40,17 +42,71 @@ def load_tokenizer(folder: Path = TOKENIZER) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
-def prompt_text(question: str, image: bool) -> str:
-    """What stands before an answer; the same string that the chat template makes."""
-    return f"{START}user\n{IMAGE if image else ''}{question}{END}\n{START}assistant\n"
+def before_text(question: str, pictures: int = 1) -> str:
+    """The question with its pictures in front of it, as the built-in world asks."""
+    return IMAGE * pictures + question
+
+
+class Frame(NamedTuple):
+    """What a chat template writes around the texts: ``start`` question ``answer`` text ``end`` ``again`` question ...
+
+    ``end`` belongs to the turn that it closes, so a model learns to write it.
+    """
+
+    start: str
+    answer: str
+    end: str
+    again: str
+
+
+def frame_of(tokenizer: PreTrainedTokenizerFast) -> Frame:
+    """Reads the frame off a rendered dialogue.
+
+    Raises InputError for a template that does more than put strings around the texts.
+    """
+
+    def render(*texts: str, **options: bool) -> str:
+        roles = ("user", "assistant")
+        messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+
+    marks = [f"\ue000{number}\ue000" for number in range(4)]
+    try:
+        start, rest = render(marks[0], add_generation_prompt=True).split(marks[0])
+        frame = Frame(start, rest, render(*marks[:2]).split(marks[1])[1], "")
+        frame = frame._replace(again=render(*marks[:3]).split(marks[1])[1].split(marks[2])[0].removeprefix(frame.end))
+        regular = render(*marks) == dialogue_text(frame, [(marks[0], marks[1]), (marks[2], marks[3])])[0]
+    except (ValueError, IndexError):
+        regular = False
+    if not regular:
+        raise InputError(
+            f"the chat template of {tokenizer.name_or_path} does more than put marks around the turns of a dialogue; "
+            "give a tokenizer with a plain one, such as ChatML"
+        )
+    return frame
+
+
+def dialogue_text(frame: Frame, turns: Sequence[tuple[str, str]]) -> tuple[str, list[tuple[int, int]]]:
+    """What the chat template makes of (question, answer) turns, and where in it the targets lie: spans of characters.
+
+    Targets are the answers and what closes them.
+    """
+    text = ""
+    spans = []
+    for number, (question, answer) in enumerate(turns):
+        text += (frame.again if number else frame.start) + question + frame.answer
+        spans.append((len(text), len(text) + len(answer) + len(frame.end)))
+        text += answer + frame.end
+    return text, spans
 
 
 class Encoder:
-    """Turns dialogues into ids; prompts repeat, so each is tokenized once."""
+    """Turns dialogues into ids; what is short and repeats is tokenized once."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
         self._cache: dict[str, list[int]] = {}
+        self.frame = frame_of(tokenizer)
         self.end_id = self.token_id(END)
 
     def token_id(self, token: str) -> int:
@@ -63,17 +119,25 @@ class Encoder:
             self._cache[text] = self._tokenizer.encode(text, add_special_tokens=False)
         return self._cache[text]
 
-    def dialogue(self, turns: Sequence[tuple[str, Sequence[str]]], image: bool) -> tuple[list[int], list[int]]:
-        """Ids and labels of (question, answer sentences) turns; the picture stands before the first question.
+    def prompt(self, question: str) -> list[int]:
+        """What stands before the answer to a first question. ``question`` has `<image>` where a picture stands."""
+        return self.ids(self.frame.start + question + self.frame.answer)
 
-        Targets are the answers and the end-of-turn marks after them.
+    def dialogue(self, turns: Sequence[tuple[str, Sequence[str]]]) -> tuple[list[int], list[int]]:
+        """Ids and labels of (question, answer sentences) turns. Questions have `<image>` where a picture stands.
+
+        The dialogue is tokenized as one text; a token that an answer shares with what stands before it is no target.
         """
-        ids: list[int] = []
-        labels: list[int] = []
-        for number, (question, sentences) in enumerate(turns):
-            prompt = self.ids(prompt_text(question, image and number == 0))
-            answer = [token for sentence in sentences for token in self.ids(sentence)] + [self.end_id]
-            gap = [] if number == 0 else self.ids("\n")
-            ids += [*gap, *prompt, *answer]
-            labels += [IGNORED] * (len(gap) + len(prompt)) + answer
-        return ids, labels
+        text, spans = dialogue_text(self.frame, [(question, "".join(answer)) for question, answer in turns])
+        encoding = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+        labels = [IGNORED] * len(encoding.ids)
+        left = iter(spans)
+        span = next(left)
+        for position, (start, _) in enumerate(encoding.offsets):
+            while span is not None and start >= span[1]:
+                span = next(left, None)
+            if span is None:
+                break
+            if start >= span[0]:
+                labels[position] = encoding.ids[position]
+        return encoding.ids, labels

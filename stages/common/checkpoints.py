@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from transformers import LlavaProcessor, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from model import VlmForConditionalGeneration
+from model.processing import build_processor
 from stages.common.files import need_model, whole_folder
+from stages.common.params import TokenLoopParams
 from stages.common.paths import CHECKPOINTS
-from stages.common.pictures import image_processor
 
 
 def checkpoint_path(name: str) -> Path:
     return CHECKPOINTS / name
 
 
-def save_checkpoint(model: VlmForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    vision = model.config.vision_config
-    processor = LlavaProcessor(
-        image_processor=image_processor(vision.image_size),
-        tokenizer=tokenizer,
-        patch_size=vision.patch_size,
-        vision_feature_select_strategy="default",
-        # Added to the patches: the class token, which "default" takes away again, and what the projector merges.
-        num_additional_image_tokens=1 + model.config.image_tokens - model.config.patch_grid**2,
-        chat_template=tokenizer.chat_template,
-    )
+def save_checkpoint(
+    model: VlmForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path, epochs: Sequence[Path] = ()
+) -> None:
+    """Model and processor, and beneath them the checkpoints that were kept after earlier ``epochs``."""
     with whole_folder(folder) as partial:
-        model.requires_grad_(True).save_pretrained(partial)
-        processor.save_pretrained(partial)
+        model.save_pretrained(partial)
+        build_processor(tokenizer, model.config).save_pretrained(partial)
+        for epoch in epochs:
+            shutil.copytree(epoch, partial / epoch.name)
+
+
+def epoch_saver(
+    model: VlmForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, loop: TokenLoopParams
+) -> Callable[[Path], None] | None:
+    """What keeps a checkpoint after an epoch, where ``loop`` asks for it."""
+    return None if loop.save_strategy == "end" else lambda folder: save_checkpoint(model, tokenizer, folder)
+
+
+def epoch_checkpoints(name: str) -> list[str]:
+    """Names of the checkpoints after earlier epochs of a training run, in order: pretrain/epoch-1, ..."""
+    folders = checkpoint_path(name).glob("epoch-*")
+    return [f"{name}/{folder.name}" for folder in sorted(folders, key=lambda path: int(path.name.split("-")[1]))]
 
 
 def load_checkpoint(name: str) -> VlmForConditionalGeneration:

@@ -52,9 +52,35 @@ class Section(BaseModel):
         return value
 
 
+class FetchSource(Section):
+    """``repo``: an id on the Hugging Face Hub, or a folder on this machine, which wins where both exist."""
+
+    repo: str
+    kind: Literal["model", "dataset"]
+    revision: str
+    files: list[str]
+
+
+class FetchParams(Section):
+    vision: FetchSource
+    tokenizer: FetchSource
+    language: FetchSource
+    pretrain_data: FetchSource
+    pretrain_images: FetchSource
+    sft_data: FetchSource
+    sft_images: FetchSource
+    photographs: FetchSource
+    models: dict[Name, FetchSource]
+
+
 class DataParams(Section):
-    source: Literal["world"]
+    source: Literal["world", "minimind", "jsonl", "parquet"]
     image_size: Positive
+    resize: bool
+    max_rows: Positive | None
+    max_pixels: Positive
+    max_answer_chars: Positive
+    max_bad_fraction: Share
     train_scenes: Positive
     validation_scenes: Positive
     test_scenes: Positive
@@ -67,6 +93,7 @@ class DataParams(Section):
 
 
 class TokenizerParams(Section):
+    source: Literal["train", "fetch"]
     vocab_size: Annotated[int, Field(ge=300)]
     max_token_length: Positive
     scenes: Positive
@@ -80,9 +107,26 @@ class LoopParams(Section):
     warmup_ratio: Share
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup", "cosine_with_min_lr", "warmup_stable_decay"]
     weight_decay: Weight
+    adam_beta2: Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class TokenLoopParams(LoopParams):
+    """Training on texts with pictures; ``batch_tokens`` and ``batch_size`` are two ways to say how large a step is."""
+
+    shuffle: bool
+    batch_tokens: Positive | None
+    batch_size: Positive | None
+    save_strategy: Literal["end", "epoch"]
+
+    @model_validator(mode="after")
+    def _one_size_of_batch(self) -> TokenLoopParams:
+        if (self.batch_tokens is None) == (self.batch_size is None):
+            raise ValueError("batch_size: give either batch_tokens or batch_size, and null for the other")
+        return self
 
 
 class VisionParams(LoopParams):
+    source: Literal["train", "fetch"]
     patch_size: Positive
     hidden_size: Positive
     num_hidden_layers: Positive
@@ -104,6 +148,7 @@ class VisionParams(LoopParams):
 
 
 class LanguageParams(LoopParams):
+    source: Literal["train", "fetch", "random"]
     hidden_size: Positive
     num_hidden_layers: Positive
     num_attention_heads: Positive
@@ -127,17 +172,18 @@ class LanguageParams(LoopParams):
 
 
 class ModelParams(Section):
-    projector: Literal["linear", "mlp", "ldpv2"]
+    projector: Literal["linear", "mlp", "ldp", "ldpv2"]
 
 
 class EncodeParams(Section):
+    cache: bool
     batch_size: Positive
 
 
-class PretrainParams(LoopParams):
-    scenes: Positive
+class PretrainParams(TokenLoopParams):
+    scenes: Positive | None
     max_len: Positive
-    batch_tokens: Positive
+    fit: Literal["filter", "cut"]
 
 
 class PhaseParams(Section):
@@ -147,13 +193,11 @@ class PhaseParams(Section):
     match: Name | None
 
 
-class SftParams(LoopParams):
+class SftParams(TokenLoopParams):
     max_len: Positive
-    fit: Literal["sentence", "filter"]
-    shuffle: bool
+    fit: Literal["sentence", "filter", "cut"]
     question_share: Share
-    batch_tokens: Positive
-    phases: dict[Name, PhaseParams] = Field(min_length=1)
+    phases: dict[Name, PhaseParams]
 
     def limit(self, phase: str) -> int:
         """Longest answer, in tokens, that ``phase`` shows."""
@@ -166,6 +210,15 @@ class SftParams(LoopParams):
         while (after := self.phases[chain[0]].after) != "pretrain":
             chain.insert(0, after.removeprefix("sft-"))
         return chain
+
+    @property
+    def comparisons(self) -> list[tuple[str, str]]:
+        """(end of a curriculum, its control): two phases of which one matches the other; the longer chain is the
+        curriculum."""
+        pairs = [(phase.match, name) for name, phase in self.phases.items() if phase.match is not None]
+        return [
+            (one, other) if len(self.chain(one)) >= len(self.chain(other)) else (other, one) for one, other in pairs
+        ]
 
     @model_validator(mode="after")
     def _tree_of_phases(self) -> SftParams:
@@ -181,12 +234,10 @@ class SftParams(LoopParams):
                 raise ValueError(
                     f"{where}: {self.limit(name)} is shorter than the prompt itself; set it to {LONGEST_PROMPT} or more"
                 )
-            if (phase.target_tokens is None) == (phase.match is None):
-                raise ValueError(f"phases.{name}: give either target_tokens or match, and null for the other")
-            if phase.match is not None and (
-                phase.match not in self.phases or self.phases[phase.match].match is not None
-            ):
-                raise ValueError(f"phases.{name}.match: '{phase.match}' is no phase with target_tokens of its own")
+            if phase.target_tokens is not None and phase.match is not None:
+                raise ValueError(f"phases.{name}: give target_tokens or match, not both; null for both: every answer")
+            if phase.match is not None and phase.match not in self.phases:
+                raise ValueError(f"phases.{name}.match: no phase is called '{phase.match}'")
         for name in self.phases:
             seen, after = [f"sft-{name}"], self.phases[name].after
             while after != "pretrain":
@@ -228,6 +279,7 @@ class MachineParams(Section):
 
 class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    fetch: FetchParams
     data: DataParams
     tokenizer: TokenizerParams
     vision: VisionParams
@@ -240,19 +292,32 @@ class Params(Section):
     wandb: WandbParams
     machine: MachineParams
 
+    @property
+    def checkpoints(self) -> list[str]:
+        """Names of all that is evaluated: our own in the order of training, then finished models."""
+        return ["pretrain", *(f"sft-{phase}" for phase in self.sft.phases), *self.fetch.models]
+
     @model_validator(mode="after")
     def _fits_together(self) -> Params:
+        if "pretrain" in self.fetch.models:
+            raise ValueError("fetch.models.pretrain: a checkpoint of our own has this name; choose another")
         if self.data.image_size % self.vision.patch_size:
             raise ValueError(
                 f"vision.patch_size: {self.vision.patch_size} does not divide data.image_size {self.data.image_size}"
             )
+        if self.data.source != "world":
+            for name in ("vision", "language"):
+                if getattr(self, name).source == "train":
+                    raise ValueError(
+                        f"{name}.source: train needs the built-in world's truth (data.source: world); set it to fetch"
+                    )
         if self.pretrain.max_len < LONGEST_PROMPT:
             raise ValueError(
                 f"pretrain.max_len: {self.pretrain.max_len} is shorter than the prompt itself; "
                 f"set it to {LONGEST_PROMPT} or more"
             )
-        for name in ("vision", "language", "pretrain", "tokenizer"):
-            if getattr(self, name).scenes > self.data.train_scenes:
+        for name in ("vision", "language", "pretrain", "tokenizer") if self.data.source == "world" else ():
+            if (getattr(self, name).scenes or 0) > self.data.train_scenes:
                 raise ValueError(f"{name}.scenes: more than data.train_scenes ({self.data.train_scenes})")
         if self.evaluate.scenes > self.data.test_scenes:
             raise ValueError(f"evaluate.scenes: more than data.test_scenes ({self.data.test_scenes})")
@@ -260,7 +325,7 @@ class Params(Section):
         longest = max(
             self.sft.max_len, self.evaluate.max_new_tokens, *(self.sft.limit(name) for name in self.sft.phases)
         )
-        if image_tokens + longest + 64 > self.language.max_position_embeddings:
+        if self.language.source != "fetch" and image_tokens + longest + 64 > self.language.max_position_embeddings:
             raise ValueError(
                 f"language.max_position_embeddings: {self.language.max_position_embeddings} positions do not hold "
                 f"{image_tokens} image tokens, a prompt and {longest} tokens of text"

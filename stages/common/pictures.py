@@ -21,11 +21,14 @@ def image_processor(image_size: int) -> CLIPImageProcessorPil:
     )
 
 
-def pixel_values(images: Sequence[dict[str, Any]]) -> Tensor:
-    """[B, 3, S, S] from rows' ``image`` columns, all S pixels square already.
+def pixel_values(images: Sequence[dict[str, Any]], image_size: int) -> Tensor:
+    """[B, 3, S, S] from pictures as shards hold them, of any size: the same numbers as ``image_processor``'s.
 
-    The same numbers as ``image_processor``'s, in one step for the whole batch, because nothing is resized.
+    Pictures that are S pixels square already, as a resizing stage prepare leaves them, take one step for the batch.
     """
-    pixels = torch.from_numpy(np.stack([np.asarray(decode_image(image)) for image in images]))
+    decoded = [decode_image(image) for image in images]
+    if any(picture.size != (image_size, image_size) for picture in decoded):
+        return image_processor(image_size)(decoded, return_tensors="pt")["pixel_values"]
+    pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in decoded]))
     mean, std = torch.tensor(OPENAI_CLIP_MEAN), torch.tensor(OPENAI_CLIP_STD)
     return ((pixels / 255.0 - mean) / std).permute(0, 3, 1, 2).contiguous()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,76 +16,124 @@ from torch.utils.data import Dataset
 
 from stages.common.chat import IGNORED
 from stages.common.errors import InputError
+from stages.common.features import Pictures
 
-Sample = tuple[int, list[int], list[int]]  # row of the picture, input_ids, labels
+Sample = tuple[Sequence[int], Sequence[int], Sequence[int]]  # numbers of its pictures, input_ids, labels
 
 # Sequences are padded to a multiple of this. On a CPU every new shape of a matrix product costs a compiled kernel, and
 # with as many shapes as batches a step took 190 ms after 400 steps where it had taken 130 at first; with few, 105.
 _LENGTH_STEP = 16
 _SCHEMA = pa.schema(
     [
-        ("row", pa.int32()),  # number of the picture in its split
-        ("input_ids", pa.list_(pa.int32())),  # the picture is one placeholder here, however many tokens it will take
+        ("pictures", pa.list_(pa.int32())),  # their numbers in the split, in the order of their placeholders
+        ("input_ids", pa.list_(pa.int32())),  # a picture is one placeholder here, however many tokens it will take
         ("labels", pa.list_(pa.int32())),
     ]
 )
 
 
-def write_samples(path: Path, samples: Sequence[Sample]) -> None:
-    columns = [list(column) for column in zip(*samples, strict=True)] if samples else [[], [], []]
-    pq.write_table(pa.table(columns, schema=_SCHEMA), path, compression="zstd")
+class Samples(Sequence[Sample]):
+    """Many samples in little memory: each column is one run of numbers and the places where a sample starts."""
+
+    def __init__(self, columns: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        self._columns = columns  # (numbers, starts) of pictures, input_ids, labels
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample]) -> Samples:
+        numbers = [array("i") for _ in _SCHEMA]
+        starts = [array("q", [0]) for _ in _SCHEMA]
+        for sample in samples:
+            for column, start, values in zip(numbers, starts, sample, strict=True):
+                column.extend(values)
+                start.append(len(column))
+        return cls([(np.array(n, np.int32), np.array(s, np.int64)) for n, s in zip(numbers, starts, strict=True)])
+
+    def __len__(self) -> int:
+        return len(self._columns[0][1]) - 1
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return tuple(numbers[starts[index] : starts[index + 1]] for numbers, starts in self._columns)
+
+    @property
+    def target_tokens(self) -> int:
+        return int((self._columns[2][0] != IGNORED).sum())
+
+    def write(self, path: Path) -> None:
+        columns = [pa.ListArray.from_arrays(starts.astype(np.int32), numbers) for numbers, starts in self._columns]
+        pq.write_table(pa.table(columns, schema=_SCHEMA), path, compression="zstd")
+
+    @classmethod
+    def read(cls, path: Path) -> Samples:
+        """Raises InputError where the stage curriculum has not run yet."""
+        if not path.exists():
+            raise InputError(f"{path} is missing: run `dvc repro curriculum` first")
+        table = pq.read_table(path, schema=_SCHEMA).combine_chunks()
+        columns = []
+        for name in _SCHEMA.names:
+            column = table.column(name)
+            lists = column.chunk(0) if column.num_chunks else pa.array([], _SCHEMA.field(name).type)
+            columns.append((lists.values.to_numpy(), lists.offsets.to_numpy().astype(np.int64)))
+        return cls(columns)
 
 
-def read_samples(path: Path) -> list[Sample]:
-    """Raises InputError where the stage curriculum has not run yet."""
-    if not path.exists():
-        raise InputError(f"{path} is missing: run `dvc repro curriculum` first")
-    table = pq.read_table(path, schema=_SCHEMA)
-    return list(zip(*(table.column(name).to_pylist() for name in ("row", "input_ids", "labels")), strict=True))
-
-
-def count_targets(samples: Sequence[Sample]) -> int:
-    return sum(sum(label != IGNORED for label in labels) for _, _, labels in samples)
+def count_targets(labels: Sequence[int]) -> int:
+    return sum(label != IGNORED for label in labels)
 
 
 class SampleDataset(Dataset):
-    """Samples with the features of their pictures. ``features`` [rows, P, D] may be memory-mapped; None: text only."""
+    """Samples with what the model sees of their pictures; ``pictures`` None: text only.
+
+    ``max_len`` cuts a sequence off after so many tokens, image tokens included, as MiniMind-V does; a sample without
+    a target is left out then.
+    """
 
     def __init__(
         self,
         samples: Sequence[Sample],
-        features: np.ndarray | None,
+        pictures: Pictures | None,
         image_tokens: int,
         image_id: int,
+        max_len: int | None = None,
     ) -> None:
-        self._features = features
-        self._samples = [
-            (row, _expand(ids, ids, image_id, image_tokens), _expand(ids, labels, image_id, image_tokens))
-            for row, ids, labels in samples
-        ]
+        self._samples, self._pictures = samples, pictures
+        self._image_tokens, self._image_id, self._max_len = image_tokens, image_id, max_len
+        lengths, self._kept = [], []
+        for number in range(len(samples)):
+            _, ids, labels = self._expanded(number)
+            if max_len is None or any(label != IGNORED for label in labels):
+                self._kept.append(number)
+                lengths.append(padded_length(len(ids)))
+        self.lengths = lengths  # what each sample takes in a batch where it is the longest
+        if not lengths:
+            raise InputError(f"no sample has an answer within {max_len} tokens, image tokens included; raise max_len")
 
     @property
-    def lengths(self) -> list[int]:
-        """What each sample takes in a batch where it is the longest."""
-        return [padded_length(len(ids)) for _, ids, _ in self._samples]
+    def decodes(self) -> bool:
+        """Whether pictures are decoded at every access."""
+        return self._pictures is not None and self._pictures.key == "pixel_values"
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._kept)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row, ids, labels = self._samples[index]
+        pictures, ids, labels = self._expanded(self._kept[index])
         item: dict[str, Any] = {"input_ids": ids, "labels": labels}
-        if self._features is not None:
-            item["patch_features"] = self._features[row]
+        if self._pictures is not None:
+            item[self._pictures.key] = self._pictures[pictures]
         return item
 
-
-def _expand(ids: list[int], values: list[int], image_id: int, image_tokens: int) -> list[int]:
-    """``values`` with the place of the picture's placeholder in ``ids`` repeated ``image_tokens`` times."""
-    if image_id not in ids:
-        return values
-    at = ids.index(image_id)
-    return values[:at] + [values[at]] * image_tokens + values[at + 1 :]
+    def _expanded(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The sample with each placeholder repeated once per image token, and without what is cut off."""
+        pictures, ids, labels = (np.asarray(part) for part in self._samples[number])
+        times = np.where(ids == self._image_id, self._image_tokens, 1)
+        if self._max_len is not None:
+            # A picture is shown whole or not at all.
+            whole = int(np.searchsorted(times.cumsum(), self._max_len, side="right"))
+            ids, labels, times = ids[:whole], labels[:whole], times[:whole]
+            pictures = pictures[: int((ids == self._image_id).sum())]
+        return pictures, ids.repeat(times), labels.repeat(times)
 
 
 def check_positions(dataset: SampleDataset, positions: int) -> None:
@@ -102,7 +151,10 @@ def padded_length(length: int) -> int:
 
 
 class PadCollate:
-    """Right padding to the batch's padded length. Causal attention never looks to the right, so no mask is needed."""
+    """Right padding to the batch's padded length. Causal attention never looks to the right, so no mask is needed.
+
+    Pictures of the batch stand in the order of their placeholders: [all pictures, ...]. A batch of texts has none.
+    """
 
     def __init__(self, pad_id: int) -> None:
         self._pad_id = pad_id
@@ -113,10 +165,14 @@ class PadCollate:
             "input_ids": self._pad([item["input_ids"] for item in items], longest, self._pad_id),
             "labels": self._pad([item["labels"] for item in items], longest, IGNORED),
         }
-        if "patch_features" in items[0]:
-            batch["patch_features"] = torch.from_numpy(np.stack([item["patch_features"] for item in items])).float()
+        for key in ("patch_features", "pixel_values"):
+            if key in items[0] and any(len(item[key]) for item in items):
+                batch[key] = torch.from_numpy(np.concatenate([item[key] for item in items if len(item[key])])).float()
         return batch
 
     @staticmethod
-    def _pad(rows: list[list[int]], longest: int, value: int) -> Tensor:
-        return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+    def _pad(rows: list[Sequence[int]], longest: int, value: int) -> Tensor:
+        padded = np.full((len(rows), longest), value, np.int64)
+        for line, row in zip(padded, rows, strict=True):
+            line[: len(row)] = row
+        return torch.from_numpy(padded)

@@ -50,7 +50,11 @@ class PlannedTrainer(Trainer):
             super().log(logs, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
-        loader = DataLoader(self.train_dataset, batch_sampler=self._plan, collate_fn=self.data_collator)
+        # Cached features are read faster than a process is asked; pictures have to be decoded.
+        workers = min(os.cpu_count() or 1, 8) if getattr(self.train_dataset, "decodes", False) else 0
+        loader = DataLoader(
+            self.train_dataset, batch_sampler=self._plan, collate_fn=self.data_collator, num_workers=workers
+        )
         return self.accelerator.prepare(loader)
 
     def compute_loss(
@@ -102,9 +106,27 @@ class LossLog(TrainerCallback):
         saved = json.loads((folder / "loss_log.json").read_text(encoding="utf-8"))
         self.rows, self.trainer.target_tokens = saved["rows"], saved["target_tokens"]
 
-    def write_csv(self, path: Path) -> None:
-        lines = [",".join(_COLUMNS)] + [",".join(str(row[c]) for c in _COLUMNS) for row in self.rows]
-        write_text(path, "\n".join(lines) + "\n")
+
+class EpochKeeper(TrainerCallback):
+    """Writes a checkpoint after every epoch but the last, beside the resumable states: outputs appear at the end."""
+
+    def __init__(self, plan: BatchPlan, root: Path, save_epoch: Callable[[Path], None] | None) -> None:
+        self._save_epoch = save_epoch
+        ends = {} if save_epoch is None else dict(enumerate(plan.epoch_starts[1:], start=1))
+        self._folders = {step: root / f"epoch-{epoch}" for epoch, step in ends.items()}
+
+    @property
+    def folders(self) -> list[Path]:
+        return list(self._folders.values())
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step in self._folders:
+            self._save_epoch(self._folders[state.global_step])
+
+
+def write_loss_log(name: str, rows: Sequence[dict[str, float]]) -> None:
+    lines = [",".join(_COLUMNS)] + [",".join(str(row[c]) for c in _COLUMNS) for row in rows]
+    write_text(LOSS_LOGS / f"{name}.csv", "\n".join(lines) + "\n")
 
 
 def train(
@@ -116,10 +138,13 @@ def train(
     loop: LoopParams,
     params: Params,
     inputs: Sequence[Any],
-    save: Callable[[], None],
+    save: Callable[[Sequence[Path]], None],
     loss_of: Callable | None = None,
+    save_epoch: Callable[[Path], None] | None = None,
 ) -> None:
     """Train ``model`` in place through ``plan``, then ``save`` it and write its loss curve to LOSS_LOGS/name.csv.
+
+    ``save_epoch`` writes a folder after every epoch but the last; ``save`` is given these folders, in order.
 
     Interrupted, in ``save`` as well, and called again with the same ``inputs`` (params, files and folders: all that
     goes in), code and number format, it goes on from the last saved state and ends with the same weights as an
@@ -146,7 +171,7 @@ def train(
             lr_scheduler_kwargs=_scheduler_arguments(loop, len(plan)),
             weight_decay=loop.weight_decay,
             optim="adamw_torch_fused",
-            adam_beta2=0.98,
+            adam_beta2=loop.adam_beta2,
             max_grad_norm=1.0,
             bf16=bf16,
             use_cpu=not torch.cuda.is_available(),
@@ -161,12 +186,13 @@ def train(
             dataloader_pin_memory=torch.cuda.is_available(),
         )
         log, stop = LossLog(plan), StopOnSignal()
+        keeper = EpochKeeper(plan, folder, save_epoch)
         trainer = PlannedTrainer(
             model=model,
             args=arguments,
             train_dataset=dataset,
             data_collator=collate,
-            callbacks=[log, stop],
+            callbacks=[log, stop, keeper],
             plan=plan,
             loss_of=loss_of,
         )
@@ -189,8 +215,8 @@ def train(
         print(
             f"{name}: {len(plan) - done} steps, {samples} samples, {samples / seconds:.0f} samples/s, {seconds:.0f} s"
         )
-        save()
-        log.write_csv(LOSS_LOGS / f"{name}.csv")
+        save(keeper.folders)
+        write_loss_log(name, log.rows)
 
 
 class StopOnSignal(TrainerCallback):

@@ -1,57 +1,66 @@
-"""Greedy answers and yes/no margins of one checkpoint."""
+"""Greedy answers, yes/no margins and losses of one checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from model import VlmForConditionalGeneration
-from stages.common.chat import END, IMAGE, Encoder, prompt_text
+from stages.common.chat import END, IGNORED, IMAGE, Encoder
+from stages.common.features import Pictures
+from stages.common.samples import PadCollate, SampleDataset
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about the picture whose features stand at ``row`` of the split's array."""
+    """A question with `<image>` where a picture stands, and the numbers of these pictures in the split."""
 
-    row: int
+    pictures: tuple[int, ...]
     prompt: str
 
 
 class Answerer:
-    """Answers questions about pictures whose patch features are known; sampling is off, so answers repeat exactly."""
+    """Answers questions about pictures; sampling is off, so answers repeat exactly."""
 
     def __init__(self, model: VlmForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, batch_size: int) -> None:
-        self._model, self._tokenizer, self._batch_size = model.eval(), tokenizer, batch_size
-        self._encoder = Encoder(tokenizer)
-        self._end_id = self._encoder.token_id(END)
+        self.model, self._tokenizer, self._batch_size = model.eval(), tokenizer, batch_size
+        self.encoder = Encoder(tokenizer)
+        self._end_id = self.encoder.token_id(END)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
-        ids = self._encoder.ids(prompt_text(prompt, image=True))
-        at = ids.index(self._encoder.token_id(IMAGE))
-        return ids[:at] + [ids[at]] * self._model.config.image_tokens + ids[at + 1 :]
+        image_id = self.encoder.token_id(IMAGE)
+        times = self.model.config.image_tokens
+        return [token for i in self.encoder.prompt(prompt) for token in [i] * (times if i == image_id else 1)]
 
-    def _embed(self, rows: Sequence[list[int]], features: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _seen(self, questions: Sequence[Question], pictures: Pictures) -> Tensor | None:
+        """Patch features of the questions' pictures in order: [N, P, D]."""
+        numbers = [number for question in questions for number in question.pictures]
+        if not numbers:
+            return None
+        shown = torch.from_numpy(pictures[numbers]).float().to(self.model.device)
+        return shown if pictures.key == "patch_features" else self.model.patch_features(shown)
+
+    def _embed(self, rows: Sequence[list[int]], seen: Tensor | None) -> tuple[Tensor, Tensor]:
         """Left-padded embeddings [B, T, D] and their mask [B, T]."""
         longest = max(map(len, rows))
-        device = self._model.device
+        device = self.model.device
         ids = torch.tensor([[self._tokenizer.pad_token_id] * (longest - len(r)) + r for r in rows], device=device)
         mask = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows], device=device)
-        return self._model.embed(ids, torch.from_numpy(features.astype(np.float32)).to(device)), mask
+        return self.model.embed(ids, seen), mask
 
     @torch.inference_mode()
-    def answer(self, questions: Sequence[Question], features: np.ndarray, max_new_tokens: int, label: str) -> list[str]:
+    def answer(self, questions: Sequence[Question], pictures: Pictures, max_new_tokens: int, label: str) -> list[str]:
         answers: list[str] = []
         with tqdm(total=len(questions), unit="answer", desc=label) as bar:
             for start in range(0, len(questions), self._batch_size):
                 part = questions[start : start + self._batch_size]
-                embeds, mask = self._embed([self._prompt_ids(q.prompt) for q in part], features[[q.row for q in part]])
-                out = self._model.generate(
+                embeds, mask = self._embed([self._prompt_ids(q.prompt) for q in part], self._seen(part, pictures))
+                out = self.model.generate(
                     inputs_embeds=embeds,
                     attention_mask=mask,
                     max_new_tokens=max_new_tokens,
@@ -64,25 +73,35 @@ class Answerer:
         return answers
 
     @torch.inference_mode()
-    def margins(
-        self, questions: Sequence[Question], features: np.ndarray, yes: str, no: str, label: str
-    ) -> list[float]:
+    def margins(self, questions: Sequence[Question], pictures: Pictures, yes: str, no: str, label: str) -> list[float]:
         """log p(yes) - log p(no) as the first words of the answer."""
         margins: list[float] = []
-        candidates = [self._encoder.ids(yes), self._encoder.ids(no)]
+        candidates = [self.encoder.ids(yes), self.encoder.ids(no)]
         with tqdm(total=len(questions), unit="question", desc=label) as bar:
             for start in range(0, len(questions), self._batch_size):
                 part = questions[start : start + self._batch_size]
-                prompts = [self._prompt_ids(q.prompt) for q in part]
-                scores = [self._log_likelihood(prompts, words, features[[q.row for q in part]]) for words in candidates]
+                prompts, seen = [self._prompt_ids(q.prompt) for q in part], self._seen(part, pictures)
+                scores = [self._log_likelihood(prompts, words, seen) for words in candidates]
                 margins += (scores[0] - scores[1]).tolist()
                 bar.update(len(part))
         return margins
 
-    def _log_likelihood(self, prompts: Sequence[list[int]], words: list[int], features: np.ndarray) -> Tensor:
+    def _log_likelihood(self, prompts: Sequence[list[int]], words: list[int], seen: Tensor | None) -> Tensor:
         """Log-probability [B] of the tokens ``words`` right after each prompt."""
-        embeds, mask = self._embed([prompt + words for prompt in prompts], features)
-        hidden = self._model.model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).last_hidden_state
-        logits = self._model.lm_head(hidden[:, -len(words) - 1 : -1]).float().log_softmax(-1)  # [B, W, V]
+        embeds, mask = self._embed([prompt + words for prompt in prompts], seen)
+        hidden = self.model.model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).last_hidden_state
+        logits = self.model.lm_head(hidden[:, -len(words) - 1 : -1]).float().log_softmax(-1)  # [B, W, V]
         index = torch.tensor(words, device=logits.device).expand(len(prompts), -1).unsqueeze(-1)
         return logits.gather(-1, index).sum((1, 2)).cpu()
+
+    @torch.inference_mode()
+    def losses(self, dataset: SampleDataset, label: str) -> list[tuple[float, int]]:
+        """Each sample's summed cross-entropy, in nats, and its number of targets."""
+        collate = PadCollate(self._tokenizer.pad_token_id)
+        found = []
+        for index in tqdm(range(len(dataset)), unit="sample", desc=label):
+            batch = {name: value.to(self.model.device) for name, value in collate([dataset[index]]).items()}
+            targets = int((batch["labels"][:, 1:] != IGNORED).sum())
+            if targets:
+                found.append((float(self.model(**batch, num_items_in_batch=1).loss), targets))
+        return found

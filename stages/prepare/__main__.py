@@ -1,22 +1,56 @@
 """Stage prepare: raw sources become validated Parquet shards.
 
-in: data/eval/scenes.yaml; params seed, data. out: data/prepared/{train,validation,test,fixed}-*.parquet
+in: data/eval/scenes.yaml, or the files that data/fetched/prepare.json names; params seed, data.
+out: data/prepared/{pretrain,train,validation,test,fixed}-*.parquet, reports/prepare/{counts.json, quarantine.jsonl}
 """
 
 from __future__ import annotations
 
-from stages.common.errors import run_stage
-from stages.common.files import whole_folder
-from stages.common.params import load_params
+from pathlib import Path
+
+from stages.common.errors import InputError, run_stage
+from stages.common.fetched import fetched_files
+from stages.common.files import whole_folder, write_json, write_text
+from stages.common.params import Params, load_params
 from stages.common.paths import SHARDS
+from stages.prepare.files import RowSource, write_files
 from stages.prepare.world import write_world
+
+QUARANTINE = Path("reports/prepare/quarantine.jsonl")
+COUNTS = Path("reports/prepare/counts.json")
+
+
+def row_source(role: str) -> RowSource | None:
+    """The rows of ``role``, sft or pretrain, and where their pictures are. Raises InputError for more than one file."""
+    data, images = fetched_files("prepare", f"{role}_data"), fetched_files("prepare", f"{role}_images")
+    if not data:
+        return None
+    for name, found in ((f"{role}_data", data), (f"{role}_images", images)):
+        if len(found) > 1:
+            raise InputError(f"params.yaml: fetch.{name}.files: {len(found)} files; give one")
+    return RowSource(data[0], images[0] if images else None)
+
+
+def prepare_files(params: Params) -> dict:
+    sft = row_source("sft")
+    if sft is None:
+        raise InputError(f"params.yaml: fetch.sft_data.files: no file, and data.source {params.data.source} needs one")
+    photographs = fetched_files("prepare", "photographs")
+    with whole_folder(SHARDS) as folder:
+        return write_files(row_source("pretrain"), sft, photographs, params, folder, QUARANTINE)
 
 
 def main() -> None:
     params = load_params()
-    with whole_folder(SHARDS) as folder:
-        counts = write_world(params, folder)
-    print("prepared " + ", ".join(f"{count} {split}" for split, count in counts.items()) + " scenes")
+    if params.data.source == "world":
+        with whole_folder(SHARDS) as folder:
+            kept = write_world(params, folder)
+        counts = {"rows": sum(kept.values()), "kept": kept, "put_aside": {}, "held_out": 0}
+        write_text(QUARANTINE, "")
+        print("prepared " + ", ".join(f"{count} {split}" for split, count in kept.items()) + " scenes")
+    else:
+        counts = prepare_files(params)
+    write_json(COUNTS, counts)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def _row(scene: Scene, data: DataParams, seed: int) -> dict[str, Any]:
     texts = texts_of(scene, random.Random(f"{seed}/{scene.id}/texts"))
     return {
         "id": scene.id,
-        "image": {"bytes": _png(picture), "path": f"{scene.id}.png"},
+        "images": [{"bytes": _png(picture), "path": f"{scene.id}.png"}],
         "scene": scene.to_json(),
         "texts": [asdict(text) for text in texts],
     }

@@ -9,13 +9,13 @@ CAPTION_PREFIX = "caption_"  # of a figure measured on the short prompt
 
 
 class Metric(NamedTuple):
-    """``share``: a share of one, shown in percent. ``target``: a perfect model's value, where it is neither 0 nor 1."""
+    """``unit`` %: a share of one, in percent. ``target``: a perfect model's value, where it is neither 0 nor 1."""
 
     key: str
     title: str
     better: Better
     reading: str
-    share: bool = True
+    unit: Literal["%", "characters", "nats", ""] = "%"
     target: float | None = None
 
     @property
@@ -23,13 +23,15 @@ class Metric(NamedTuple):
         return {"lower": "↓", "higher": "↑", "neither": ""}[self.better]
 
     @property
-    def unit(self) -> str:
-        return "%" if self.share else "characters"
+    def share(self) -> bool:
+        return self.unit == "%"
 
     def show(self, value: float | None) -> str:
-        """8.1 for a share of 0.081; 92.4 for 92.41 characters; a dash where the figure is undefined."""
+        """8.1 for a share of 0.081; 92.4 for 92.41 characters; 2.345 nats; a dash where the figure is undefined."""
         if value is None:
             return "–"
+        if self.unit == "nats":
+            return f"{value:.3f}"
         return f"{100 * value:.1f}" if self.share else f"{value:.1f}"
 
 
@@ -54,7 +56,7 @@ TEXT_METRICS = (
         "Length",
         "neither",
         "Mean characters of a text. Compare other figures at similar length.",
-        share=False,
+        unit="characters",
     ),
     Metric("repetition", "Repetition", "lower", "Share of the text that repeats what it has said before."),
 )
@@ -95,15 +97,19 @@ QUESTION_METRICS = (
 BY_KEY = {metric.key: metric for metric in (*TEXT_METRICS, HELD_OUT, *QUESTION_METRICS)}
 
 LENGTH = BY_KEY["length"]
+LOSS = Metric("loss", "Test loss", "lower", "Mean cross-entropy of a target token of the test rows.", unit="nats")
 
 # The charts, in the order in which to read them.
-CHARTED = tuple(
-    BY_KEY[key]
-    for key in (
-        *("chair_i", "chair_s", "precision", "recall"),
-        *("f1", "colour_accuracy", "colour_accuracy_held_out", "pope_accuracy"),
-        *("pope_likelihood_accuracy", "pope_yes_ratio", "length", "repetition"),
-    )
+CHARTED = (
+    LOSS,
+    *(
+        BY_KEY[key]
+        for key in (
+            *("chair_i", "chair_s", "precision", "recall"),
+            *("f1", "colour_accuracy", "colour_accuracy_held_out", "pope_accuracy"),
+            *("pope_likelihood_accuracy", "pope_yes_ratio", "length", "repetition"),
+        )
+    ),
 )
 # The figures that answer the page's question.
 DECIDING = tuple(BY_KEY[key] for key in ("chair_i", "precision", "recall"))
@@ -112,18 +118,17 @@ DECIDING = tuple(BY_KEY[key] for key in ("chair_i", "precision", "recall"))
 def grouped(keys: set[str]) -> list[tuple[str, list[tuple[str, Metric]]]]:
     """All figures of a run as (group, [(key in the metrics file, metric), ...]); unknown ones come last, by name."""
     groups = [
+        ("Test rows", [(LOSS.key, LOSS)]),
         ("Long descriptions", [(metric.key, metric) for metric in (*TEXT_METRICS, HELD_OUT)]),
         ("Short captions", [(CAPTION_PREFIX + metric.key, metric._replace(reading="")) for metric in TEXT_METRICS]),
         ("Yes/no questions", [(metric.key, metric) for metric in QUESTION_METRICS]),
     ]
     known = {key for _, rows in groups for key, _ in rows}
-    groups.append(
-        ("Other figures", [(key, Metric(key, key, "neither", "", share=False)) for key in sorted(keys - known)])
-    )
+    groups.append(("Other figures", [(key, Metric(key, key, "neither", "", unit="")) for key in sorted(keys - known)]))
     present = [(title, [row for row in rows if row[0] in keys]) for title, rows in groups]
     return [(title, rows) for title, rows in present if rows]
 
 
 # What `dvc metrics` and `dvc exp show` list per checkpoint: a terminal has room for no more. The page, the plots and
 # reports/evaluation have every figure, with its interval.
-MERGED = (*(metric.key for metric in TEXT_METRICS), "pope_accuracy", "pope_yes_ratio")
+MERGED = (LOSS.key, *(metric.key for metric in TEXT_METRICS), "pope_accuracy", "pope_yes_ratio")

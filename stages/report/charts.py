@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from stages.common.params import Params
 from stages.report.catalogue import CAPTION_PREFIX, Metric
-from stages.report.merge import LossRow, Run, checkpoint_names, epoch_boundaries, timeline_starts
+from stages.report.merge import LossRow, Run, epoch_boundaries, timeline_starts
 
 _INK, _MUTED, _GRID = "var(--ink)", "var(--muted)", "var(--grid)"
 _FONT = 'system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif'
@@ -47,10 +47,11 @@ class Colour(NamedTuple):
     dark: str
 
 
-def palette(params: Params) -> dict[str, Colour]:
-    """A colour per checkpoint: grey for pretraining, a ramp of blues along the curriculum, warm ones for controls."""
-    controls = [f"sft-{name}" for name, phase in params.sft.phases.items() if phase.match is not None]
-    others = [f"sft-{name}" for name, phase in params.sft.phases.items() if phase.match is None]
+def palette(params: Params, names: Sequence[str]) -> dict[str, Colour]:
+    """A colour per checkpoint: grey for pretraining, a ramp of blues along the curriculum, warm ones for controls,
+    green for finished models. Those after earlier epochs have the colour of the last."""
+    controls = list(dict.fromkeys(f"sft-{control}" for _, control in params.sft.comparisons))
+    others = [f"sft-{name}" for name in params.sft.phases if f"sft-{name}" not in controls]
     warm = (Colour("#d4680c", "#ff9b4a"), Colour("#b0308c", "#ee82cf"), Colour("#8a6d00", "#dcbb3c"))
     colours = {"pretrain": Colour("#858b96", "#8b919c")}
     for place, name in enumerate(others):
@@ -60,7 +61,9 @@ def palette(params: Params) -> dict[str, Colour]:
         )
     for place, name in enumerate(controls):
         colours[name] = warm[place % len(warm)]
-    return {name: colours[name] for name in checkpoint_names(params)}
+    for name in params.fetch.models:
+        colours[name] = Colour("#2f8f4e", "#5fc983")
+    return {name: colours[name.split("/")[0]] for name in names}
 
 
 def _hex(hue: float, lightness: float, saturation: float) -> str:
@@ -250,7 +253,7 @@ def metric_chart(run: Run, metric: Metric, width: int = 290) -> str:
         return ""
     both = len({row["prompt"] for row in rows}) > 1
     guides = [{"at": scale * metric.target}] if metric.target is not None else []
-    if not metric.share:
+    if metric.unit == "characters":
         lengths = next(iter(run.checkpoints.values())).reference_lengths
         guides += [{"at": length} for length in lengths.values()]
     extent = [*(row["low"] for row in rows), *(row["high"] for row in rows), *(guide["at"] for guide in guides)]

@@ -108,13 +108,19 @@ class LossRow(NamedTuple):
 
 
 class Picture(NamedTuple):
-    scene: Scene
-    png: bytes
+    """``scene`` is its truth; None for a photograph."""
+
+    id: str
+    scene: Scene | None
+    data: bytes
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """``answers``: to the fixed scenes, by (scene id, task). ``phase`` and ``data`` are None for pretraining."""
+    """``answers``: to the fixed pictures, by (id, task). ``phase`` and ``data`` are None but at the end of a phase.
+
+    A checkpoint after an earlier epoch, or a finished model, has no ``loss`` of its own.
+    """
 
     name: str
     phase: str | None
@@ -138,31 +144,38 @@ class Run:
     pictures: tuple[Picture, ...]
 
 
-def checkpoint_names(params: Params) -> list[str]:
-    return [PRETRAIN, *(f"sft-{phase}" for phase in params.sft.phases)]
+def checkpoint_names(params: Params, root: Path = Path()) -> list[str]:
+    """All checkpoints in the order of training; those after earlier epochs are the ones that the evaluation found."""
+    names = []
+    for name in params.checkpoints:
+        epochs = (root / REPORTS / "evaluation" / name).glob("epoch-*")
+        found = sorted(epochs, key=lambda path: int(path.name.removeprefix("epoch-")))
+        names += [*(f"{name}/{path.name}" for path in found), name]
+    return names
 
 
 def load_run(params: Params, root: Path = Path()) -> Run:
     """All inputs of the report. Raises InputError that names the file that is missing or wrong."""
     pictures = tuple(
-        Picture(Scene.from_json(row["scene"]), row["image"]["bytes"])
-        for row in read_rows("fixed", ("id", "image", "scene"), root=root / SHARDS)
+        Picture(row["id"], Scene.from_json(row["scene"]) if row["scene"] else None, row["images"][0]["bytes"])
+        for row in read_rows("fixed", ("id", "images", "scene"), root=root / SHARDS)
     )
     checkpoints = {}
-    for name in checkpoint_names(params):
-        phase = None if name == PRETRAIN else name.removeprefix("sft-")
+    for name in checkpoint_names(params, root):
+        own = name.removeprefix("sft-")
+        phase = own if own != name and own in params.sft.phases else None
         folder = root / REPORTS / "evaluation" / name
         answers = read_answers(folder / "answers.jsonl")
         fixed = {(answer.id, answer.task): answer for answer in reversed(answers) if answer.split == "fixed"}
         for picture in pictures:
             for task in DESCRIBING_TASKS:
-                if (picture.scene.id, task) not in fixed:
-                    raise InputError(f"{folder / 'answers.jsonl'} has no {task} of scene {picture.scene.id}")
+                if (picture.id, task) not in fixed:
+                    raise InputError(f"{folder / 'answers.jsonl'} has no {task} of scene {picture.id}")
         checkpoints[name] = Checkpoint(
             name=name,
             phase=phase,
             after=None if phase is None else params.sft.phases[phase].after,
-            loss=read_loss(root / REPORTS / "loss" / f"{name}.csv"),
+            loss=read_loss(root / REPORTS / "loss" / f"{name}.csv") if phase or name == PRETRAIN else (),
             evaluation=_read_evaluation(folder / "metrics.json", name),
             answers=fixed,
             reference_lengths=_reference_lengths(answers),

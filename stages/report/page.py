@@ -6,6 +6,7 @@ Every word about the outcome is chosen by the figures beside it; nothing here kn
 from __future__ import annotations
 
 import base64
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, COLOURS, KINDS, Scene
 from stages.report.catalogue import CHARTED, DECIDING, LENGTH, Metric, grouped
@@ -22,6 +24,7 @@ from stages.report.merge import DESCRIBING_TASKS, Answer, Checkpoint, Interval, 
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LOSS_SIZES = {"wide": (1180, 340), "medium": (700, 320), "narrow": (356, 280)}  # pixels: desktop, tablet, phone
+_PHOTOGRAPH = 480  # pixels, longer side
 _EQUAL_BUDGETS = 0.01  # budgets that differ by less than this share count as equal
 
 Relation = Literal["lower", "higher", "unclear", "undefined"]
@@ -44,11 +47,12 @@ def context(run: Run) -> dict[str, Any]:
     """What the template shows, in the page's order."""
     names = list(run.checkpoints)
     first = run.checkpoints[names[0]]
-    colours = palette(run.params)
+    colours = palette(run.params, names)
     return {
         "names": names,
         "colours": [colours[name] for name in names],
         "params": run.params,
+        "drawn": run.params.data.source == "world",
         "evaluation": first.evaluation,
         "confidence": f"{100 * run.params.evaluate.confidence:g}",
         "comparisons": comparisons(run),
@@ -73,7 +77,7 @@ class Columns(NamedTuple):
 def column_widths(run: Run, task: str) -> Columns:
     """Columns about as wide as their texts are long, so that none is much taller than the others."""
     lengths = [
-        sum(len(checkpoint.answers[picture.scene.id, task].answer) for picture in run.pictures)
+        sum(len(checkpoint.answers[picture.id, task].answer) for picture in run.pictures)
         for checkpoint in run.checkpoints.values()
     ]
     longest = max(lengths) or 1
@@ -177,13 +181,14 @@ class Comparison:
 
 
 def comparisons(run: Run) -> list[Comparison]:
-    """Each control arm against the phase that it matches."""
+    """Each control arm against the end of its curriculum, by the deciding figures that the run has."""
+    every = [checkpoint.evaluation.intervals for checkpoint in run.checkpoints.values()]
+    deciding = [metric for metric in DECIDING if any(metric.key in intervals for intervals in every)]
     found = []
-    for name, phase in run.params.sft.phases.items():
-        if phase.match is not None:
-            curriculum, control = _arm(run, phase.match), _arm(run, name)
-            figures = tuple(_deciding_figure(metric, curriculum.checkpoint, control.checkpoint) for metric in DECIDING)
-            found.append(Comparison(curriculum, control, figures))
+    for phases in run.params.sft.comparisons if deciding else ():
+        curriculum, control = (_arm(run, phase) for phase in phases)
+        figures = tuple(_deciding_figure(metric, curriculum.checkpoint, control.checkpoint) for metric in deciding)
+        found.append(Comparison(curriculum, control, figures))
     return found
 
 
@@ -261,6 +266,8 @@ class GroupView(NamedTuple):
 
 
 class SceneView(NamedTuple):
+    """``background`` is "word name", or nothing for a photograph, whose truth is not known."""
+
     title: str
     subtitle: str
     background: str
@@ -290,8 +297,8 @@ def segments(answer: Answer) -> list[Segment]:
     return found
 
 
-def answer_view(checkpoint: str, answer: Answer, scene: Scene) -> AnswerView:
-    truth = {group.kind: group.colour for group in scene.groups}
+def answer_view(checkpoint: str, answer: Answer, scene: Scene | None) -> AnswerView:
+    truth = {group.kind: group.colour for group in scene.groups} if scene else {}
     wrong = _unique(mention.word for mention in answer.mentions if not mention.supported)
     colours = _unique(
         f"{mention.word}: {_colour_word(mention.colour)}, is {_colour_word(truth[mention.kind])}"
@@ -312,10 +319,10 @@ def _colour_word(colour: str) -> str:
 
 def scene_view(run: Run, picture: Picture) -> SceneView:
     scene = picture.scene
-    title, subtitle = split_title(scene.id)
+    title, subtitle = split_title(picture.id)
     tasks = []
     for task in DESCRIBING_TASKS:
-        answers = {name: checkpoint.answers[scene.id, task] for name, checkpoint in run.checkpoints.items()}
+        answers = {name: checkpoint.answers[picture.id, task] for name, checkpoint in run.checkpoints.items()}
         first = next(iter(answers.values()))
         views = [answer_view(name, answer, scene) for name, answer in answers.items()]
         tasks.append(TaskView(task, first.prompt, first.reference, views))
@@ -327,11 +334,22 @@ def scene_view(run: Run, picture: Picture) -> SceneView:
             group.colour,
             "rgb({} {} {})".format(*COLOURS[group.colour]),
         )
-        for group in scene.groups
+        for group in (scene.groups if scene else ())
     ]
-    image = "data:image/png;base64," + base64.b64encode(picture.png).decode()
-    background = f"{BACKGROUNDS[scene.background].words[0]} {scene.background}"
-    return SceneView(title, subtitle, background, image, groups, tasks)
+    background = f"{BACKGROUNDS[scene.background].words[0]} {scene.background}" if scene else ""
+    return SceneView(title, subtitle, background, image_url(picture), groups, tasks)
+
+
+def image_url(picture: Picture) -> str:
+    """The picture itself, drawn ones as they are and photographs at the size of the page."""
+    data, kind = picture.data, "png"
+    if picture.scene is None:
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        image.thumbnail((_PHOTOGRAPH, _PHOTOGRAPH))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=85)
+        data, kind = buffer.getvalue(), "jpeg"
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode()
 
 
 def split_title(scene_id: str) -> tuple[str, str]:
@@ -369,7 +387,7 @@ def metric_rows(run: Run) -> list[tuple[str, list[MetricRow]]]:
 class DataRow(NamedTuple):
     checkpoint: str
     after: str
-    match: str | None
+    control_for: str | None
     data: PhaseData
     share: float  # of the largest number of target tokens, in percent
 
@@ -378,12 +396,13 @@ def data_rows(run: Run) -> list[DataRow]:
     phases: Sequence[Checkpoint] = [
         checkpoint for checkpoint in run.checkpoints.values() if checkpoint.data is not None
     ]
+    controls = {control: curriculum for curriculum, control in run.params.sft.comparisons}
     largest = max((phase.data.target_tokens for phase in phases), default=1) or 1
     return [
         DataRow(
             phase.name,
             phase.after,
-            run.params.sft.phases[phase.phase].match,
+            controls.get(phase.phase),
             phase.data,
             100 * phase.data.target_tokens / largest,
         )

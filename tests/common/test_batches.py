@@ -17,7 +17,7 @@ LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=200)
 def test_every_sample_once_an_epoch_within_the_budget(
     lengths: list[int], budget: int, epochs: int, shuffle: bool
 ) -> None:
-    plan = plan_batches(lengths, budget, epochs, shuffle, 1)
+    plan = plan_batches(lengths, budget, None, epochs, shuffle, 1)
     assert all(len(batch) * max(lengths[i] for i in batch) <= budget for batch in plan)
     bounds = [*plan.epoch_starts, len(plan)]
     for start, stop in pairwise(bounds):
@@ -26,21 +26,32 @@ def test_every_sample_once_an_epoch_within_the_budget(
 
 def test_orders() -> None:
     lengths = [1 + i % 7 for i in range(300)]
-    plan = plan_batches(lengths, 20, 2, True, 1)
+    plan = plan_batches(lengths, 20, None, 2, True, 1)
     first, second = plan.batches[: plan.epoch_starts[1]], plan.batches[plan.epoch_starts[1] :]
     assert first != second
-    assert plan == plan_batches(lengths, 20, 2, True, 1)
-    assert plan != plan_batches(lengths, 20, 2, True, 2)
-    still = plan_batches(lengths, 20, 2, False, 1)
+    assert plan == plan_batches(lengths, 20, None, 2, True, 1)
+    assert plan != plan_batches(lengths, 20, None, 2, True, 2)
+    still = plan_batches(lengths, 20, None, 2, False, 1)
     assert still.batches[: still.epoch_starts[1]] == still.batches[still.epoch_starts[1] :]
     assert [i for batch in still.batches[: still.epoch_starts[1]] for i in batch] == list(range(300))
 
 
 def test_a_sample_longer_than_the_budget_is_a_batch_of_its_own() -> None:
-    assert plan_batches([5, 50, 5], 10, 1, False, 1).batches == [[0], [1], [2]]
+    assert plan_batches([5, 50, 5], 10, None, 1, False, 1).batches == [[0], [1], [2]]
 
 
 def test_epoch_at() -> None:
-    plan = plan_batches([10] * 10, 20, 2, True, 1)  # five batches an epoch
+    plan = plan_batches([10] * 10, 20, None, 2, True, 1)  # five batches an epoch
     assert [plan.epoch_at(step) for step in (0, 1, 5, 7)] == pytest.approx([0, 0.2, 1, 1.4])
     assert plan.epoch_at(10) == 2
+
+
+def test_batches_of_a_number_of_samples() -> None:
+    lengths = [1 + i % 7 for i in range(10)]
+    still = plan_batches(lengths, None, 4, 2, False, 1)
+    assert still.batches == 2 * [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] and still.epoch_starts == [0, 3]
+    mixed = plan_batches(lengths, None, 4, 2, True, 1)
+    assert [len(batch) for batch in mixed] == [4, 4, 2, 4, 4, 2]
+    for epoch in (mixed.batches[:3], mixed.batches[3:]):
+        assert sorted(index for batch in epoch for index in batch) == list(range(10))
+    assert mixed.batches[:3] != mixed.batches[3:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,22 @@ WRONG = [
     (lambda: change("  max_len: 96 ", "  max_len: 5 "), "sft.max_len: 5 is shorter"),
     (lambda: change("projector: linear", "projector: liner"), "model.projector is 'liner'"),
     (lambda: change("patch_size: 16", "patch_size: 17"), "vision.patch_size: 17 does not divide"),
-    (lambda: change("match: long", "match: lung"), "sft.phases.direct.match: 'lung'"),
-    (lambda: change("match: long", "match: null"), "sft.phases.direct: give either"),
+    (lambda: change("match: long", "match: lung"), "sft.phases.direct.match: no phase is called 'lung'"),
+    (
+        lambda: change("match: long", "match: long\n      target_tokens: 9").replace(
+            "      target_tokens: null\n", "", 1
+        ),
+        "sft.phases.direct: give target_tokens or match, not both",
+    ),
+    (lambda: change("source: world", "source: minimind"), "vision.source: train needs the built-in world's truth"),
+    (
+        lambda: change("batch_size: null", "batch_size: 16"),
+        "pretrain.batch_size: give either batch_tokens or batch_size",
+    ),
+    (
+        lambda: change("models: {}", "models: {pretrain: {repo: a, kind: model, revision: main, files: []}}"),
+        "fetch.models.pretrain: a checkpoint of our own",
+    ),
     (lambda: "a: [", "is not valid YAML"),
     (lambda: change("seed: 1 ", "seed: 2020-13-45 "), "is not valid YAML: month"),
     (lambda: "", "must hold sections"),
@@ -50,7 +65,7 @@ WRONG = [
         lambda: re.sub(r"(count_weights:.*\n) +- 7\n +- 2\n +- 1", r"\1  - 0\n  - 0\n  - 0", TEXT),
         "data.count_weights: all",
     ),
-    (lambda: re.sub(r"(language:(?:.*\n)+?  hidden_size: )192", r"\g<1>12", TEXT, count=1), "must be even"),
+    (lambda: re.sub(r"(\nlanguage:(?:.*\n)+?  hidden_size: )192", r"\g<1>12", TEXT, count=1), "must be even"),
 ]
 
 
@@ -63,7 +78,20 @@ def test_a_mistake_is_one_sentence_and_code_2(text, said: str, tmp_path: Path) -
     assert done.stderr.count("\n") == 1 and done.stdout == ""
 
 
-STAGES = ("prepare", "tokenizer", "vision", "language", "encode", "pretrain", "curriculum", "sft", "evaluate", "report")
+STAGES = (
+    "fetch",
+    "convert",
+    "prepare",
+    "tokenizer",
+    "vision",
+    "language",
+    "encode",
+    "pretrain",
+    "curriculum",
+    "sft",
+    "evaluate",
+    "report",
+)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -131,10 +159,13 @@ def test_the_tests_have_every_knob() -> None:
 
 
 def test_every_knob_says_what_it_is() -> None:
-    """Each parameter has a comment, but for the phases after the first and the items of a list."""
+    """Each parameter has a comment, beside it or above, but for the items of a list and for the phases and sources of
+    files after the first."""
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"\n  tokenizer:.*?\n(?=  models:)", "\n", text, count=1, flags=re.DOTALL)
     bare = [
         line
-        for line in (ROOT / "params.yaml").read_text(encoding="utf-8").split("    medium:")[0].splitlines()
-        if re.match(r" *[a-z_]+: \S", line) and "#" not in line
+        for before, line in pairwise(text.split("    medium:")[0].splitlines())
+        if re.match(r" *[a-z_]+: \S", line) and "#" not in line and not before.lstrip().startswith("#")
     ]
     assert bare == []

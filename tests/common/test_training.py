@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 # A tiny decoder on made-up tokens, trained by the real loop; each step waits a little, so that a signal can hit it.
 SCRIPT = """
-import signal, sys, time
+import shutil, signal, sys, time
 from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -35,7 +35,7 @@ def main():
         "wandb": params.wandb.model_copy(update={"mode": "disabled"})})
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randint(1, 50, (8,), generator=generator).tolist() for _ in range(120)]
-    dataset = SampleDataset([(0, row, row) for row in rows], None, 0, -1)
+    dataset = SampleDataset([([], row, row) for row in rows], None, 0, -1)
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=16, attention_dropout=0.1))
@@ -45,14 +45,17 @@ def main():
         time.sleep(float(sys.argv[2]))
         hidden = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
         return target_loss(hidden, batch["labels"], model.lm_head, None)[0]
-    plan = plan_batches(dataset.lengths, 64, 2, True, 1)
-    def save():
+    plan = plan_batches(dataset.lengths, 64, None, 2, True, 1)
+    def save(epochs):
         if sys.argv[3] == "full disk":
             raise OSError("No space left on device")
         if sys.argv[3] == "interrupt":
             signal.raise_signal(signal.SIGINT)
         model.save_pretrained("out")
-    train("tiny", model, dataset, PadCollate(0), plan, params.language, params, [sys.argv[1]], save, loss_of)
+        for epoch in epochs:
+            shutil.copytree(epoch, Path("out") / epoch.name)
+    train("tiny", model, dataset, PadCollate(0), plan, params.language, params, [sys.argv[1]], save, loss_of,
+        model.save_pretrained)
 
 run_stage(main)
 """
@@ -98,6 +101,8 @@ def assert_same(folder: Path, undisturbed: Path, but_loss: bool = False) -> None
     if but_loss:
         rows, expected_rows = ([row[:3] + row[4:] for row in found] for found in (rows, expected_rows))
     assert rows == expected_rows
+    epochs = [load_file(root / "out/epoch-1/model.safetensors") for root in (folder, undisturbed)]
+    assert all(torch.equal(epochs[0][name], epochs[1][name]) for name in epochs[1])
     assert not list((folder / ".resume").iterdir())
 
 
@@ -105,6 +110,8 @@ def assert_same(folder: Path, undisturbed: Path, but_loss: bool = False) -> None
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     assert "resuming" not in finish(folder)
+    last, first = (load_file(folder / place / "model.safetensors") for place in ("out", "out/epoch-1"))
+    assert not torch.equal(last["model.embed_tokens.weight"], first["model.embed_tokens.weight"])
     return folder
 
 

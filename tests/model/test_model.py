@@ -9,19 +9,19 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPVisionConfig, LlamaConfig
 
 import model  # noqa: F401  (registers the Auto classes)
-from model.configuration import VlmConfig
+from model.configuration import PROJECTORS, VlmConfig
 from model.modeling import VlmForConditionalGeneration, count_parameters
-from model.projectors import LDPv2Projector
+from model.processing import with_image_token
+from model.projectors import LDPProjector, LDPv2Projector
 from stages.common.checkpoints import save_checkpoint
-from stages.common.params import TokenizerParams
+from stages.common.features import CachedFeatures
 from stages.evaluate.answers import Answerer, Question
-from stages.tokenizer import train_tokenizer
 
 UPSTREAM = Path(__file__).parents[3] / "shared/upstream/minimind-v-tiny"
-TEXTS = ["user\n请描述这张图片。", "assistant\n海边有一只红色的小狗。图中有狗吗？没有。"] * 20
 
 
 def config(projector: str, vocab_size: int = 400, image_id: int = 3) -> VlmConfig:
@@ -58,11 +58,12 @@ def tiny(projector: str = "linear", **kwargs: int) -> VlmForConditionalGeneratio
 
 @pytest.fixture
 def tokenizer():
-    return train_tokenizer(iter(TEXTS), TokenizerParams(vocab_size=400, max_token_length=3, scenes=1))
+    return with_image_token(Path(__file__).parent / "fixtures/tokenizer")
 
 
 @pytest.mark.parametrize(
-    ("projector", "parameters", "tokens"), [("linear", 26_223_616, 196), ("ldpv2", 26_491_392, 144)]
+    ("projector", "parameters", "tokens"),
+    [("linear", 26_223_616, 196), ("mlp", 26_486_272, 196), ("ldp", 27_287_296, 49), ("ldpv2", 26_491_392, 144)],
 )
 def test_minimind_v_has_this_many_parameters(projector: str, parameters: int, tokens: int) -> None:
     text = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 2}
@@ -102,7 +103,43 @@ def test_ldpv2_computes_what_the_reference_does() -> None:
         assert torch.allclose(projector(inputs), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("projector", ["linear", "mlp", "ldpv2"])
+def test_ldp_is_the_one_of_the_paper() -> None:
+    """Written out with PyTorch's functions: MobileVLM's section 3.4, with MobileNetV3's block inside."""
+    torch.manual_seed(0)
+    projector = LDPProjector(config("ldp"))
+    for parameter in projector.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    weights = projector.state_dict()
+    patches = torch.randn(2, 25, 24)  # an odd side: the second block keeps the first and the last patch
+
+    def norm(grid: torch.Tensor, name: str) -> torch.Tensor:
+        centred = grid - grid.mean(1, keepdim=True)
+        scaled = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        return scaled * weights[f"{name}.weight"][:, None, None] + weights[f"{name}.bias"][:, None, None]
+
+    def block(grid: torch.Tensor, name: str, stride: int) -> torch.Tensor:
+        hidden = functional.conv2d(grid, weights[f"{name}.depthwise.weight"], stride=stride, padding=1, groups=32)
+        hidden = norm(hidden, f"{name}.depthwise_norm")
+        hidden = hidden * (hidden + 3).clamp(0, 6) / 6
+        mean = hidden.flatten(2).mean(2)
+        scale = mean
+        for part, after in (("squeeze", torch.relu), ("excite", torch.clone)):
+            weight, bias = (weights[f"{name}.excitation.{part}.{kind}"] for kind in ("weight", "bias"))
+            scale = after(scale @ weight.T + bias)
+        hidden = hidden * ((scale + 3).clamp(0, 6) / 6)[:, :, None, None]
+        return norm(functional.conv2d(hidden, weights[f"{name}.pointwise.weight"]), f"{name}.pointwise_norm")
+
+    hidden = functional.gelu(functional.linear(patches, weights["linear_1.weight"], weights["linear_1.bias"]))
+    hidden = functional.linear(hidden, weights["linear_2.weight"], weights["linear_2.bias"])
+    grid = hidden.transpose(1, 2).reshape(2, 32, 5, 5)
+    expected = block(grid + block(grid, "keep", 1), "halve", 2).reshape(2, 32, 9).transpose(1, 2)
+    actual = projector(patches)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+    actual.square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in projector.parameters())
+
+
+@pytest.mark.parametrize("projector", PROJECTORS)
 def test_cached_features_stand_in_for_pixels(projector: str) -> None:
     network = tiny(projector)
     pixels = torch.randn(2, 3, 48, 48)
@@ -134,7 +171,7 @@ def test_the_loss_is_the_plain_cross_entropy_and_padding_changes_nothing() -> No
     assert torch.allclose(loss, padded, atol=1e-6)
 
 
-@pytest.mark.parametrize(("projector", "image_tokens"), [("linear", 36), ("mlp", 36), ("ldpv2", 25)])
+@pytest.mark.parametrize(("projector", "image_tokens"), [("linear", 36), ("mlp", 36), ("ldp", 9), ("ldpv2", 25)])
 def test_a_checkpoint_is_an_ordinary_transformers_directory(
     tmp_path: Path, tokenizer, projector: str, image_tokens: int
 ) -> None:
@@ -157,8 +194,9 @@ def test_a_checkpoint_is_an_ordinary_transformers_directory(
 def test_answers_do_not_depend_on_the_batch(tokenizer) -> None:
     image_id = tokenizer.convert_tokens_to_ids("<image>")
     network = tiny(vocab_size=len(tokenizer), image_id=image_id)
-    features = np.random.default_rng(0).normal(size=(3, 36, 24)).astype(np.float16)
-    questions = [Question(0, "图中有狗吗？"), Question(1, "请描述这张图片。图中有狗吗？"), Question(2, "狗")]
+    features = CachedFeatures(np.random.default_rng(0).normal(size=(3, 36, 24)).astype(np.float16))
+    prompts = ["<image>图中有狗吗？", "请描述这张图片。<image>图中有狗吗？", "狗<image>"]
+    questions = [Question((number,), prompt) for number, prompt in enumerate(prompts)]
     together = Answerer(network, tokenizer, 3).answer(questions, features, 12, "together")
     alone = Answerer(network, tokenizer, 1).answer(questions, features, 12, "alone")
     assert together == alone

@@ -52,7 +52,7 @@ def test_datasets_opens_the_shards(world: Path, tmp_path: Path) -> None:
     files = [str(path) for path in sorted(world.glob("train-*.parquet"))]
     rows = load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))
     assert len(rows) == 30
-    assert rows[0]["image"].size == (48, 48)
+    assert rows[0]["images"][0].size == (48, 48)
     assert Scene.from_json(rows[3]["scene"]).id == rows[3]["id"] == "train-0000003"
 
 

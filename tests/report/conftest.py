@@ -65,7 +65,7 @@ class Inputs:
         image = {"bytes": buffer.getvalue(), "path": "x.png"}
         folder = self.root / "data/prepared"
         folder.mkdir(parents=True, exist_ok=True)
-        rows = [{"id": s.id, "image": image, "scene": s.to_json(), "texts": []} for s in scenes]
+        rows = [{"id": s.id, "images": [image], "scene": s.to_json(), "texts": []} for s in scenes]
         write_shard(folder / "fixed-00000.parquet", rows)
 
     def write_checkpoint(self, name: str) -> None:

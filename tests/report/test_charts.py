@@ -30,7 +30,7 @@ def test_a_branch_gets_a_lane_of_its_own():
 
 
 def test_every_checkpoint_has_a_colour_of_its_own(inputs):
-    colours = palette(inputs.params)
+    colours = palette(inputs.params, inputs.params.checkpoints)
     assert list(colours) == ["pretrain", "sft-short", "sft-long", "sft-direct"]
     assert len({colour.light for colour in colours.values()}) == len({colour.dark for colour in colours.values()}) == 4
 

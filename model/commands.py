@@ -1,0 +1,59 @@
+"""What the command lines of this package share: one-sentence errors, outputs that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import transformers
+
+
+class ConversionError(ValueError):
+    """Something given cannot be converted: the message is one sentence that says what and why."""
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run ``main``; a ConversionError becomes one line on stderr and exit code 2."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        main()
+    except ConversionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def need_new(target: Path) -> None:
+    """Raises ConversionError where ``target`` is anything but absent or an empty directory."""
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if target.exists() or target.is_symlink():
+        raise ConversionError(f"{target} exists already: delete it or name another place to write to")
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A path beside ``target``, to make a file or a directory at; it becomes ``target`` when the block ends well.
+
+    Raises ConversionError as ``need_new`` does, and where the place cannot be written.
+    """
+    need_new(target)
+    partial = target.absolute().with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, target)
+    except OSError as error:
+        raise ConversionError(f"{target} cannot be written: {error.strerror or error}") from error
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,39 @@
+"""Stage convert@model: a finished MiniMind-V checkpoint becomes one like our own: `python -m stages.convert NAME`.
+
+in: data/{fetched,tokenizer,vision}; params fetch.models, language.num_attention_heads. out: checkpoints/<name>
+"""
+
+from __future__ import annotations
+
+import sys
+
+from model.convert import ConversionError, load_minimind, vision_language_model
+from stages.common.chat import IMAGE, load_tokenizer
+from stages.common.checkpoints import checkpoint_path, save_checkpoint
+from stages.common.errors import InputError, run_stage
+from stages.common.fetched import fetched_files
+from stages.common.files import need_model
+from stages.common.params import load_params
+from stages.common.paths import VISION
+
+
+def main() -> None:
+    params = load_params()
+    names = list(params.fetch.models)
+    if len(sys.argv) != 2 or sys.argv[1] not in names:
+        raise InputError(f"usage: python -m stages.convert NAME, one of fetch.models: {', '.join(names) or 'none'}")
+    name = sys.argv[1]
+    need_model(VISION, "vision")
+    tokenizer = load_tokenizer()
+    (path,) = fetched_files("models", name)
+    heads = params.language.num_attention_heads
+    try:
+        model = vision_language_model(load_minimind(path), VISION, tokenizer.convert_tokens_to_ids(IMAGE), heads)
+    except ConversionError as error:
+        raise InputError(f"fetch.models.{name}: {error}") from None
+    save_checkpoint(model, tokenizer, checkpoint_path(name))
+    print(f"{name}: converted, projector {model.config.projector}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,22 @@
+"""What an evaluation finds, whatever the pictures are."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from stages.common.features import Pictures, load_pictures
+from stages.common.params import Params
+from stages.evaluate.metrics import Interval
+
+
+class Findings(NamedTuple):
+    """``rows``: one per answer. ``shown``: (name, description) of the fixed pictures."""
+
+    scenes: int
+    intervals: dict[str, Interval]
+    rows: list[dict[str, Any]]
+    shown: list[tuple[str, str]]
+
+
+def pictures_of(split: str, params: Params) -> Pictures:
+    return load_pictures(split, params.encode.cache, params.data.image_size)
