@@ -32,6 +32,11 @@ repro: setup  ## everything from an empty folder to reports/index.html; later on
 	@echo "The report: $(CURDIR)/reports/index.html"
 	@if grep -qs 'no_scm = true' .dvc/config.local; then echo "$(NO_GIT)"; fi
 
+.PHONY: full
+full: setup  ## the same on MiniMind-V's own weights and data, fetched from the Hugging Face Hub; for a GPU
+	@.venv/bin/python -m stages.common.preset presets/full.args
+	@$(MAKE) --no-print-directory repro
+
 .PHONY: preset
 preset: setup  ## write a size of run into params.yaml: make preset PRESET=smoke
 	@.venv/bin/python -m stages.common.preset presets/$(PRESET).args

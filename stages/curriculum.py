@@ -50,8 +50,9 @@ def phase_samples(
     rows: Sequence[Row],
     starts: Sequence[int],
     max_len: int,
+    fit: str,
     target_tokens: int | None,
-    sft: SftParams,
+    question_share: float,
     encoder: Encoder,
     seed: int,
 ) -> PhaseSamples:
@@ -68,10 +69,10 @@ def phase_samples(
         targets = found = 0
         total, unit = (len(rows), "row") if target_tokens is None else (target_tokens, "token")
         with tqdm(total=total, unit=unit, desc=f"curriculum (at most {max_len} tokens)") as bar:
-            for number, dialogue in _dialogues(rows, target_tokens is None, sft.question_share, seed):
+            for number, dialogue in _dialogues(rows, target_tokens is None, question_share, seed):
                 if target_tokens is not None and targets >= target_tokens:
                     break
-                turns = fit_dialogue(dialogue, max_len, sft.fit, encoder)
+                turns = fit_dialogue(dialogue, max_len, fit, encoder)
                 dropped += len(dialogue) - len(turns)
                 if turns:
                     found += 1
@@ -159,13 +160,16 @@ def main() -> None:
     with whole_folder(PHASES) as folder:
         for name in order:
             wanted = wanted_tokens(name, sft, counted)
-            samples, dropped, longest = phase_samples(rows, starts, sft.limit(name), wanted, sft, encoder, params.seed)
+            samples, dropped, longest = phase_samples(
+                rows, starts, sft.limit(name), sft.fitted(name), wanted, sft.question_share, encoder, params.seed
+            )
             counted[name] = samples.target_tokens
             if counted[name] < (wanted or 1):
                 where = f"phases.{name}.max_len" if sft.phases[name].max_len else "max_len"
                 raise InputError(
-                    f"params.yaml: sft.{where}: next to no answer fits in {sft.limit(name)} tokens with sft.fit "
-                    f"{sft.fit}, so phase {name} finds {counted[name]} of {wanted or 'all'} target tokens; raise it"
+                    f"params.yaml: sft.{where}: next to no answer fits in {sft.limit(name)} tokens with fit "
+                    f"{sft.fitted(name)}, so phase {name} finds {counted[name]} of {wanted or 'all'} target tokens; "
+                    "raise it"
                 )
             (folder / name).mkdir()
             samples.write(folder / name / "samples.parquet")
@@ -176,7 +180,7 @@ def main() -> None:
                 "dropped": dropped,
                 "max_len": sft.limit(name),
                 "longest_answer": longest,
-                "cut": sft.limit(name) if sft.fit == "cut" else None,
+                "cut": sft.limit(name) if sft.fitted(name) == "cut" else None,
             }
             write_json(folder / name / "summary.json", summary)
             print(f"{name}: {len(samples)} samples, {counted[name]} target tokens, {dropped} answers did not fit")

@@ -1,74 +1,28 @@
-"""The pipeline itself, run by DVC in a repository of its own: what it makes, and what it leaves alone.
-
-What ran is taken from DVC's own words, `Running stage 'NAME'`.
-"""
+"""The pipeline itself, run by DVC in a repository of its own: what it makes, and what it leaves alone."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.repository import Repository
+
 PHASES = ("short", "medium", "long", "direct")
 EVALUATIONS = {"evaluate-pretrain", *(f"evaluate@{phase}" for phase in PHASES)}
-NOT_COPIED = {".git", ".venv", ".venv-lock", ".resume", "wandb", "dvc.lock", "reports", "checkpoints", "dvc_plots"}
-NOT_COPIED |= {f"data/{made}" for made in ("prepared", "tokenizer", "vision", "language", "features", "sft")}
-NOT_COPIED |= {f".dvc/{made}" for made in ("cache", "tmp", "config.local")}
 
 pytestmark = pytest.mark.slow
-
-
-class Repository:
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        python = Path(sys.executable).parent
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_", "WANDB_"))}
-        self.env = kept | {
-            "PATH": f"{python}:{os.environ['PATH']}",
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "HOME": str(root.parent),
-            "OMP_NUM_THREADS": "1",
-        }
-
-    def run(self, *command: str) -> str:
-        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        done = subprocess.run(command, cwd=self.root, env=self.env, text=True, check=False, **output)
-        assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-3000:]}"
-        return done.stdout
-
-    def stages_run(self, *command: str) -> set[str]:
-        return set(re.findall(r"Running stage '([^']+)'", self.run(*command)))
-
-    def commit(self) -> None:
-        self.run("git", "add", "--all")
-        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "state")
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A clone at smoke size in which everything has been run once and committed."""
-    root = tmp_path_factory.mktemp("pipeline") / "project"
-
-    def left_out(folder: str, names: list[str]) -> set[str]:
-        return {name for name in names if (Path(folder).relative_to(ROOT) / name).as_posix() in NOT_COPIED}
-
-    shutil.copytree(ROOT, root, ignore=left_out)
-    shutil.copy(ROOT / "tests/params.yaml", root / "params.yaml")
-    repository = Repository(root)
-    repository.run("git", "init", "--quiet")
-    repository.run("python", "-m", "stages.common.preset", "presets/smoke.args")
-    repository.commit()
+    repository = Repository(tmp_path_factory.mktemp("pipeline") / "project", "presets/smoke.args", {}, {})
     ran = repository.stages_run("dvc", "repro")
     assert ran == {
-        *("prepare", "tokenizer", "vision", "language", "encode", "pretrain", "curriculum", "report"),
+        *("fetch", "prepare", "tokenizer", "vision", "language", "encode", "pretrain", "curriculum", "report"),
         *(f"sft@{phase}" for phase in PHASES),
         *EVALUATIONS,
     }
@@ -81,8 +35,7 @@ def restore(request: pytest.FixtureRequest) -> Iterator[None]:
     """Put the committed state back after each test."""
     repository = request.getfixturevalue("repository")
     yield
-    repository.run("git", "reset", "--quiet", "--hard")
-    repository.run("dvc", "checkout", "--quiet", "--force")
+    repository.restore()
 
 
 def test_everything_is_there(repository: Repository) -> None:
@@ -157,7 +110,7 @@ def test_the_projector_leaves_what_comes_before_it_alone(repository: Repository)
 
 
 def test_a_new_phase_in_params_is_a_new_stage(repository: Repository) -> None:
-    phase = "+sft.phases.extra={after: sft-long, max_len: 48, target_tokens: 500, match: null}"
+    phase = "+sft.phases.extra={after: sft-long, max_len: 48, fit: null, target_tokens: 500, match: null}"
     ran = repository.stages_run("dvc", "exp", "run", "-S", phase)
     assert ran == {"curriculum", "sft@extra", "evaluate@extra", "report"}
     metrics = json.loads((repository.root / "reports/metrics.json").read_text(encoding="utf-8"))
@@ -165,10 +118,9 @@ def test_a_new_phase_in_params_is_a_new_stage(repository: Repository) -> None:
 
 
 def test_a_wrong_value_ends_the_run_before_any_work(repository: Repository) -> None:
-    command = ["dvc", "exp", "run", "-S", "sft.phases.medium.max_len=3"]
-    done = subprocess.run(command, cwd=repository.root, env=repository.env, text=True, capture_output=True, check=False)
+    done = repository.end("dvc", "exp", "run", "-S", "sft.phases.medium.max_len=3")
     assert done.returncode != 0
-    said = done.stdout + done.stderr
+    said = done.stdout
     assert "error: params.yaml: sft.phases.medium.max_len: 3 is shorter than the prompt itself" in said
     assert "Traceback" not in said
     assert re.findall(r"Running stage '([^']+)'", said) == ["curriculum"]

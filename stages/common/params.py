@@ -189,6 +189,7 @@ class PretrainParams(TokenLoopParams):
 class PhaseParams(Section):
     after: str
     max_len: Positive | None
+    fit: Literal["sentence", "filter", "cut"] | None
     target_tokens: Positive | None
     match: Name | None
 
@@ -203,6 +204,10 @@ class SftParams(TokenLoopParams):
         """Longest answer, in tokens, that ``phase`` shows."""
         own = self.phases[phase].max_len
         return self.max_len if own is None else own
+
+    def fitted(self, phase: str) -> str:
+        """How ``phase`` makes texts fit."""
+        return self.phases[phase].fit or self.fit
 
     def chain(self, phase: str) -> list[str]:
         """The phases from pretraining up to and including ``phase``."""

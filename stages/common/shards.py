@@ -69,6 +69,10 @@ def write_shard(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     return written
 
 
+def write_empty_shard(path: Path) -> None:
+    pq.write_table(SCHEMA.empty_table(), path)
+
+
 def has_split(split: str, root: Path = SHARDS) -> bool:
     return any(root.glob(f"{split}-*.parquet"))
 

@@ -47,7 +47,7 @@ def evaluate_dialogues(answerer: Answerer, params: Params, label: str) -> Findin
     photographs = [row["id"] for row in read_rows("fixed", ["id"])]
     written = answers
     shown: list[tuple[str, str]] = []
-    for task, prompt in PROMPTS.items():
+    for task, prompt in PROMPTS.items() if photographs else ():
         questions = [Question((number,), prompt) for number in range(len(photographs))]
         texts = answerer.answer(
             questions, pictures_of("fixed", params), settings.max_new_tokens, f"{label} photographs {task}"

@@ -13,6 +13,7 @@ from stages.common.fetched import fetched_files
 from stages.common.files import whole_folder, write_json, write_text
 from stages.common.params import Params, load_params
 from stages.common.paths import SHARDS
+from stages.common.shards import write_empty_shard
 from stages.prepare.files import RowSource, write_files
 from stages.prepare.world import write_world
 
@@ -37,7 +38,20 @@ def prepare_files(params: Params) -> dict:
         raise InputError(f"params.yaml: fetch.sft_data.files: no file, and data.source {params.data.source} needs one")
     photographs = fetched_files("prepare", "photographs")
     with whole_folder(SHARDS) as folder:
-        return write_files(row_source("pretrain"), sft, photographs, params, folder, QUARANTINE)
+        counts = write_files(row_source("pretrain"), sft, photographs, params, folder, QUARANTINE)
+        if not photographs:  # the report asks for the split
+            write_empty_shard(folder / "fixed-00000.parquet")
+    return counts
+
+
+def told(role: str, counts: dict) -> str:
+    """What became of a file's rows, in one line."""
+    kept = ", ".join(f"{count} {split}" for split, count in counts["kept"].items())
+    aside = ", ".join(f"{count} {reason}" for reason, count in counts["put_aside"].items())
+    return (
+        f"prepared {counts['file']} ({role}): {counts['rows']} rows; {kept}; {counts['held_out']} held out; "
+        f"put aside: {f'{aside}; see {QUARANTINE}' if aside else 'none'}"
+    )
 
 
 def main() -> None:
@@ -45,11 +59,14 @@ def main() -> None:
     if params.data.source == "world":
         with whole_folder(SHARDS) as folder:
             kept = write_world(params, folder)
-        counts = {"rows": sum(kept.values()), "kept": kept, "put_aside": {}, "held_out": 0}
+        counts = {"world": {"kept": kept}}
         write_text(QUARANTINE, "")
         print("prepared " + ", ".join(f"{count} {split}" for split, count in kept.items()) + " scenes")
     else:
         counts = prepare_files(params)
+        for role in ("pretrain", "sft"):
+            if role in counts:
+                print(told(role, counts[role]))
     write_json(COUNTS, counts)
 
 

@@ -76,7 +76,7 @@ def index_archive(archive: Path, index: Path) -> int:
         )
         # A name that comes twice means the later entry, as it does to zipfile.
         database.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", rows())
-        root = top.pop() + "/" if len(top) == 1 and "" not in top else ""
+        root = top.pop() + "/" if len(top) == 1 else ""
         database.execute("INSERT INTO root VALUES (?)", (root,))
         (count,) = database.execute("SELECT count(*) FROM entry").fetchone()
         database.execute("COMMIT")
@@ -131,17 +131,16 @@ class Archive:
 
 def _unpack(packed: bytes, entry: Entry, name: str) -> bytes:
     if entry.method == _STORED:
-        data, whole = packed, True
+        data = packed
     else:
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             data = inflate.decompress(packed, entry.size + 1)  # a bomb gives one byte too many, and no more
         except zlib.error:
             raise BadRow("image damaged in the zip", name) from None
-        whole = inflate.eof or len(data) > entry.size
     if len(data) > entry.size:
         raise BadRow("image larger in the zip than the zip says", name)
-    if not whole or len(data) < entry.size:
+    if len(data) < entry.size:
         raise BadRow("image damaged in the zip", name)
     return data
 

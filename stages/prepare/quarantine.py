@@ -31,9 +31,7 @@ class Quarantine:
 
     def add(self, source: str, rows: Iterable[PutAside]) -> None:
         for row in rows:
-            # A name is the user's and of any length, and half a surrogate pair in it cannot be written as UTF-8.
-            image = row.image[:200].encode("utf-8", "backslashreplace").decode()
-            reason = f"{row.reason}: {image}" if image else row.reason
+            reason = f"{row.reason}: {row.image[:200]}" if row.image else row.reason
             line = {"source": source, "line": row.line, "reason": reason}
             self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._stream.flush()

@@ -6,6 +6,7 @@ import io
 import random
 import re
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -75,7 +76,7 @@ def test_a_common_folder_need_not_be_named(tmp_path: Path) -> None:
     assert one.read("a.jpg", LIMIT) == one.read("images/a.jpg", LIMIT) == one.read("./images//a.jpg", LIMIT) == b"1"
     assert one.read("sub/b.jpg", LIMIT) == one.read("sub\\b.jpg", LIMIT) == b"2"
     two = opened(make_zip(tmp_path / "two.zip", {"images/a.jpg": b"1", "other/b.jpg": b"2"}))
-    assert reason(two, "a.jpg") == "image missing"
+    assert reason(two, "a.jpg") == reason(two, "b.jpg") == "image missing"
     flat = opened(make_zip(tmp_path / "flat.zip", {"images/a.jpg": b"1", "b.jpg": b"2"}))
     assert reason(flat, "a.jpg") == "image missing"
 
@@ -184,17 +185,40 @@ def test_data_that_lies_elsewhere(tmp_path: Path) -> None:
     assert reason(opened(path), "a.jpg") == "image cut off in the zip"
     path = patched(make_zip(tmp_path / "x.zip"), central(b"a.jpg", 42), struct.pack("<L", 2**32 - 2))
     assert reason(opened(path), "a.jpg") == "image cut off in the zip"
+    path = patched(make_zip(tmp_path / "x.zip"), lambda _: 0, b"PK\3\5")
+    assert reason(opened(path), "a.jpg") == "image cut off in the zip"
+    name = "中文/图片 1.jpg"
+    path = patched(make_zip(tmp_path / "x.zip"), central(name.encode(), 20), struct.pack("<L", 500_000))
+    assert reason(opened(path), name) == "image cut off in the zip"
 
 
-def test_a_bomb_is_inflated_no_further_than_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_offset_that_no_file_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10)
+    extra = "中文/图片 1.jpg".encode() + struct.pack("<2H", 1, 24)  # size, packed size, offset follow
+    path = make_zip(tmp_path / "x.zip")
+    patched(path, lambda data: data.rindex(extra) + len(extra) + 16, b"\xff" * 8)
+    assert reason(opened(path), "中文/图片 1.jpg") == "image cut off in the zip"
+
+
+def test_a_bomb_is_inflated_no_further_than_it_says(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "x.zip", {"bomb.jpg": bytes(50_000_000)})
     patched(path, central(b"bomb.jpg", 24), struct.pack("<L", 1000))
-    assert reason(opened(path), "bomb.jpg") == "image larger in the zip than the zip says"
+    archive = opened(path)
+    tracemalloc.start()
+    assert reason(archive, "bomb.jpg") == "image larger in the zip than the zip says"
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
     patched(path, central(b"bomb.jpg", 24), struct.pack("<L", 50_000_000))
     assert reason(opened(path), "bomb.jpg") == f"image file of more than {LIMIT} bytes"
     patched(path, central(b"bomb.jpg", 20), struct.pack("<L", 1 << 30))
     patched(path, central(b"bomb.jpg", 24), struct.pack("<L", 1000))
     assert reason(opened(path), "bomb.jpg") == f"image file of more than {LIMIT} bytes"
+
+
+def test_less_than_the_zip_says(tmp_path: Path) -> None:
+    name = "中文/图片 1.jpg".encode()
+    path = patched(make_zip(tmp_path / "x.zip"), central(name, 24), struct.pack("<L", 8001))
+    assert reason(opened(path), name.decode()) == "image damaged in the zip"
 
 
 def test_a_stored_file_that_says_less_than_it_holds(tmp_path: Path) -> None:

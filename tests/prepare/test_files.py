@@ -272,9 +272,10 @@ def test_the_seed_moves_pictures(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_this_process")
-@pytest.mark.parametrize("group", [1000, 15, 7])
-def test_parquet_with_a_picture_or_a_placeholder(tmp_path: Path, group: int) -> None:
-    counts = write(tmp_path, RowSource(parquet(tmp_path / "s.parquet", 130, False, group), None))
+@pytest.mark.parametrize(("group", "shard_rows"), [(1000, 20), (1000, 3), (15, 20), (7, 20)])
+def test_parquet_with_a_picture_or_a_placeholder(tmp_path: Path, group: int, shard_rows: int) -> None:
+    path = parquet(tmp_path / "s.parquet", 130, False, group)
+    counts = write(tmp_path, RowSource(path, None), shard_scenes=shard_rows)
     rows = [row for split in SPLITS for row in rows_of(tmp_path, split)]
     assert sorted(int(row["id"].removeprefix("s.parquet:")) for row in rows) == list(range(1, 131))
     for row in rows:
@@ -294,6 +295,13 @@ def test_parquet_with_lists(tmp_path: Path) -> None:
         assert [image["bytes"] for image in row["images"]] == [PICTURES[index] for index in shown(number)]
         assert [image["path"] for image in row["images"]] == [f"{row['id']}-{i}" for i in range(len(shown(number)))]
     assert {len(row["images"]) for row in rows} == {0, 1, 2}
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_names_that_do_not_fit_the_pictures_of_parquet(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "s.parquet", 130, False, image_names=pa.array(["a.jpg, b.jpg"] * 130))
+    assert not write(tmp_path, RowSource(path, None))["sft"]["put_aside"]
+    assert all(i["path"] == f"{row['id']}-0" for row in rows_of(tmp_path, "train") for i in row["images"])
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -370,6 +378,9 @@ def test_a_monstrous_line_is_one_bad_row(tmp_path: Path, monkeypatch: pytest.Mon
     assert found[2][1]().conversations == talk(1, 1)
     with pytest.raises(BadRow, match="line of more than 500 bytes"):
         found[1][1]()
+    (tmp_path / "s.jsonl").write_bytes(b"x" * 500 + b"\n" + line(1) + b"\n")
+    (job,) = plan(tmp_path / "s.jsonl", 10, None)
+    assert [number for number, _ in raw_rows(job, Images(tmp_path, None))] == [1, 2]
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -473,6 +484,13 @@ def test_too_many_bad_rows_end_a_job(tmp_path: Path, source: Path) -> None:
     path = jsonl(tmp_path / "s.jsonl", 1000, {number: b"{" for number in range(1, 1000, 2)})
     with pytest.raises(InputError, match=r"11 of the first 21 rows .* no more than 10 of all 1000"):
         write(tmp_path, RowSource(path, source / "images"), shard_scenes=1000, max_bad_fraction=0.01)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_too_many_bad_rows_end_a_job_of_several_shards(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "s.parquet", 200, False, conversations=pa.array(["{"] * 200))
+    with pytest.raises(InputError, match=r"3 of the first 3 rows .* no more than 2 of all 200"):
+        write(tmp_path, RowSource(path, None), shard_scenes=1, max_bad_fraction=0.01)
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -583,20 +601,22 @@ from tests.prepare.test_files import parameters
 if __name__ == "__main__":
     here = Path(sys.argv[1])
     with whole_folder(here / "target") as folder:
-        write_files(None, RowSource(here / "s.jsonl", here / "images"), [], parameters(2), folder, here / "q.jsonl")
+        params = parameters(2, shard_scenes=int(sys.argv[2]))
+        write_files(None, RowSource(here / "s.jsonl", here / "images"), [], params, folder, here / "q.jsonl")
 """
 
 
 @pytest.fixture
-def long_run(tmp_path: Path) -> Any:
-    """A run of some minutes, well under way."""
+def long_run(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    """A run of some minutes, well under way, with one bad row; the parameter is the number of rows in a job."""
     (tmp_path / "run.py").write_text(RUN, "utf-8")
     folder_of_images(tmp_path / "images")
-    (tmp_path / "s.jsonl").write_bytes((line(0) + b"\n" + line(9) + b"\n") * 200_000)
+    (tmp_path / "s.jsonl").write_bytes(b"{\n" + (line(0) + b"\n" + line(9) + b"\n") * 200_000)
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path)]
+    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path), str(request.param)]
     run = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: len(list((tmp_path / ".target.partial").glob("train-*"))) > 4)
+    shards = 1 if request.param > 1000 else 60
+    wait_for(lambda: len(list((tmp_path / ".target.partial").glob("train-*"))) >= shards)
     yield run
     run.kill()
     run.wait()
@@ -615,6 +635,7 @@ def children(run: subprocess.Popen) -> list[Path]:
     return [Path("/proc", child) for child in found]
 
 
+@pytest.mark.parametrize("long_run", [20, 300_000], indirect=True)
 def test_an_interrupt_ends_all_and_leaves_no_folder(long_run: subprocess.Popen, tmp_path: Path) -> None:
     processes = children(long_run)
     assert len(processes) >= 2
@@ -622,10 +643,13 @@ def test_an_interrupt_ends_all_and_leaves_no_folder(long_run: subprocess.Popen, 
         os.kill(number, signal.SIGINT)
     said = long_run.communicate(timeout=20)[1]
     assert long_run.returncode not in (0, None) and said.rstrip().endswith("KeyboardInterrupt")
+    if "20" in long_run.args:  # a process that is still starting tells of the interrupt, too
+        assert said.count("Traceback") == 1
     wait_for(lambda: not any(path.exists() for path in processes))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "q.jsonl", "run.py", "s.jsonl"]
 
 
+@pytest.mark.parametrize("long_run", [20], indirect=True)
 def test_a_killed_process_is_one_sentence(long_run: subprocess.Popen, tmp_path: Path) -> None:
     worker = next(path for path in children(long_run) if b"spawn_main" in (path / "cmdline").read_bytes())
     os.kill(int(worker.name), signal.SIGKILL)
@@ -634,7 +658,10 @@ def test_a_killed_process_is_one_sentence(long_run: subprocess.Popen, tmp_path: 
     assert not (tmp_path / ".target.partial").exists()
 
 
-def test_processes_end_with_their_parent(long_run: subprocess.Popen) -> None:
+@pytest.mark.parametrize("long_run", [20, 300_000], indirect=True)
+def test_processes_end_with_their_parent(long_run: subprocess.Popen, tmp_path: Path) -> None:
     processes = children(long_run)
+    if "20" in long_run.args:
+        wait_for(lambda: (tmp_path / "q.jsonl").read_text().endswith("}\n"))  # whole at any moment
     long_run.kill()
     wait_for(lambda: not any(path.exists() for path in processes))

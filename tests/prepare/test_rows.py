@@ -201,10 +201,10 @@ def stored(data: bytes) -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "LA"])
 def test_a_resized_picture_is_the_square_that_clip_sees(mode: str) -> None:
-    image = Image.open(io.BytesIO(picture((97, 62), "PNG", mode)))
+    image = Image.open(io.BytesIO(picture((99, 62), "PNG", mode)))
     clip = image_processor(32)([image.convert("RGB")], return_tensors="np", do_rescale=False, do_normalize=False)
     clip = clip["pixel_values"][0].transpose(1, 2, 0).astype(np.uint8)
-    kept = stored(picture((97, 62), "PNG", mode))
+    kept = stored(picture((99, 62), "PNG", mode))
     assert (kept.format, kept.mode, kept.size) == ("JPEG", "RGB", (32, 32))
     assert np.array_equal(np.asarray(kept), np.asarray(Image.open(io.BytesIO(jpeg(Image.fromarray(clip), quality=95,
                                                                                   subsampling=0)))))  # fmt: skip
@@ -237,7 +237,9 @@ def test_the_placeholder_of_parquet_is_no_picture(format: str) -> None:
     assert row["images"] == []
     row = make_row("x", RawRow(turns("<image>", "好"), [""], [black].__getitem__), RULES).row
     assert row["images"] == [{"bytes": black, "path": "x-0"}]
-    for other in (picture((8, 8)), picture(), b"", black[:45]):
+    small = io.BytesIO()
+    Image.new("RGB", (8, 7)).save(small, format=format)
+    for other in (picture((8, 8)), picture(), small.getvalue(), b"", black[:45]):
         with pytest.raises(BadRow, match="number of <image> marks"):
             make_row("x", RawRow(turns("你好", "好"), [""], [other].__getitem__), RULES)
 

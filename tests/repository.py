@@ -1,0 +1,68 @@
+"""A copy of the project in a git repository of its own, in which DVC is run as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+NOT_COPIED = {".git", ".venv", ".venv-lock", ".resume", "wandb", "dvc.lock", "reports", "checkpoints", "dvc_plots"}
+NOT_COPIED |= {f"data/{made}" for made in ("fetched", "prepared", "tokenizer", "vision", "language", "features", "sft")}
+NOT_COPIED |= {f".dvc/{made}" for made in ("cache", "tmp", "config.local")}
+
+
+class Repository:
+    """``preset`` and then ``values`` are written into the tests' parameters. What ran is taken from DVC's own words,
+    `Running stage 'NAME'`."""
+
+    def __init__(self, root: Path, preset: str, values: Mapping[str, str], env: Mapping[str, str]) -> None:
+        self.root = root
+        python = Path(sys.executable).parent
+        dropped = ("DVC_", "GIT_", "WANDB_", "HF_")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+        self.env = {
+            **kept,
+            "PATH": f"{python}:{os.environ['PATH']}",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "HOME": str(root.parent),
+            "OMP_NUM_THREADS": "1",
+            **env,
+        }
+
+        def left_out(folder: str, names: list[str]) -> set[str]:
+            return {name for name in names if (Path(folder).relative_to(ROOT) / name).as_posix() in NOT_COPIED}
+
+        shutil.copytree(ROOT, root, ignore=left_out)
+        shutil.copy(ROOT / "tests/params.yaml", root / "params.yaml")
+        self.run("git", "init", "--quiet")
+        self.run("python", "-m", "stages.common.preset", preset)
+        if values:
+            (root / "values.args").write_text("".join(f"-S {key}={value}\n" for key, value in values.items()))
+            self.run("python", "-m", "stages.common.preset", "values.args")
+        self.commit()
+
+    def run(self, *command: str) -> str:
+        done = self.end(*command)
+        assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-3000:]}"
+        return done.stdout
+
+    def end(self, *command: str) -> subprocess.CompletedProcess[str]:
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.run(command, cwd=self.root, env=self.env, text=True, check=False, **output)
+
+    def stages_run(self, *command: str) -> set[str]:
+        return set(re.findall(r"Running stage '([^']+)'", self.run(*command)))
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "state")
+
+    def restore(self) -> None:
+        """Back to the committed state."""
+        self.run("git", "reset", "--quiet", "--hard")
+        self.run("dvc", "checkout", "--quiet", "--force")
