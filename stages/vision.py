@@ -222,7 +222,7 @@ def fetched_clip(params: Params) -> CLIPModel:
     """Raises InputError if the files are no CLIPModel, or one for other pictures."""
     folder = fetched_files("vision", "vision")[0].parent
     try:
-        model = CLIPModel.from_pretrained(folder, local_files_only=True)
+        model = CLIPModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise InputError(f"fetch.vision: no CLIPModel in its files: {' '.join(str(error).split())}") from None
     config = model.config.vision_config

@@ -20,7 +20,7 @@ import yaml
 
 from stages.common.errors import InputError
 from stages.common.fetched import fetched_files
-from stages.fetch import matches
+from stages.fetch.roles import matches
 from tests.fake_hub import FakeHub, Repo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,8 +30,8 @@ MIND: Repo = ("model", "someone/mind")
 BIG = bytes(range(256)) * 12_000  # 3 MB
 PHOTOS = {f"eval_images/{name}": name.encode() for name in ("太空 宇航员-Astronaut.jpg", "熊猫-Panda.jpg")}
 NOWHERE = "http://127.0.0.1:9"  # nobody listens there
-IN_HASTE = "import stages.fetch as f; f.PAUSES = (0.01, 0.01); "
-RUN = "from stages.common.errors import run_stage; run_stage(f.main)"
+IN_HASTE = "import stages.fetch.download as d; d.PAUSES = (0.01, 0.01); "
+RUN = "from stages.common.errors import run_stage; from stages.fetch.__main__ import main; run_stage(main)"
 
 
 def files() -> dict[Repo, dict[str, bytes]]:
@@ -226,10 +226,34 @@ def test_a_manifest_changes_when_the_repository_does(project: Project, hub: Fake
 
 
 def test_the_world_touches_neither_network_nor_library(project: Project) -> None:
-    program = f"import sys; import stages.fetch as f; f.main(); assert 'huggingface_hub' not in sys.modules; {RUN}"
+    program = f"import sys; {RUN}; assert 'huggingface_hub' not in sys.modules"
     assert "nothing to fetch" in project.run(program, HF_ENDPOINT=NOWHERE)
     expected = {f"{stage}.json": b"{}\n" for stage in ("prepare", "tokenizer", "vision", "language", "models")}
     assert project.manifests() == expected
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_a_file_with_an_empty_alternative_may_be_missing(
+    project: Project, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, local: bool
+) -> None:
+    folder = project.folder / "mine"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_bytes(b"{}")
+    repo = "mine" if local else MIND
+    optional = "template.txt | chat_template.jinja |"
+    project.need(some=source(repo, "tokenizer.json", optional), only=source(repo, optional))
+    monkeypatch.chdir(project.folder)
+
+    def found(role: str) -> list[str]:
+        return [file["name"] for file in project.manifest("models")[role]["files"]]
+
+    project.run()
+    assert (found("some"), found("only")) == (["tokenizer.json"], [])
+    assert fetched_files("models", "only") == []
+    hub.files[MIND]["chat_template.jinja"] = b"{{ messages }}"
+    (folder / "chat_template.jinja").write_bytes(b"{{ messages }}")
+    project.run()
+    assert (found("some"), found("only")) == (["tokenizer.json", "chat_template.jinja"], ["chat_template.jinja"])
 
 
 @pytest.mark.parametrize(
@@ -300,7 +324,10 @@ def test_a_file_that_left_the_cache_is_named(project: Project) -> None:
     project.need(it=source(MIND, "tokenizer.json"))
     project.run()
     shutil.rmtree(project.env["HF_HOME"])
-    program = f"import stages.common.fetched as f; f.main = lambda: f.fetched_files('models', 'it'); {RUN}"
+    program = (
+        "from stages.common.errors import run_stage; from stages.common.fetched import fetched_files; "
+        "run_stage(lambda: fetched_files('models', 'it'))"
+    )
     assert f"tokenizer.json of {MIND[1]} has vanished from the Hub's cache" in project.refusal(program)
 
 
@@ -396,7 +423,7 @@ def test_a_server_that_fails_for_a_while_is_asked_again(project: Project, hub: F
 
 def test_too_little_space_is_said_before_anything_is_downloaded(project: Project, hub: FakeHub) -> None:
     project.need_everything()
-    sentence = project.refusal(f"import stages.fetch as f; f.free_bytes = lambda path: 2_000_000; {RUN}")
+    sentence = project.refusal(f"import stages.fetch.download as d; d.free_bytes = lambda path: 2_000_000; {RUN}")
     assert "3.1 MB are to be downloaded and the disk of " in sentence and " has 2.0 MB free: " in sentence
     assert hub.downloads == []
     assert not (project.folder / "data/fetched").exists()

@@ -9,7 +9,9 @@ import zipfile
 from collections.abc import Iterator
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save
 
 from tests.fake_hub import FakeHub
 from tests.repository import ROOT, Repository
@@ -65,10 +67,12 @@ def rows_and_pictures(count: int, name: str, asked: str, said: str) -> tuple[byt
 def hub() -> Iterator[FakeHub]:
     pretrain, pretrain_images = rows_and_pictures(40, "p", "提供给定图像的简要描述。\n<image>", "一只狗。")
     sft, sft_images = rows_and_pictures(90, "s", "<image>\n图中有什么？", "图中有一只红色的狗，很可爱。")
+    clip = load_file(FIXTURES / "clip/model.safetensors")  # released in half precision
     weights = (FIXTURES / "minimind.pth").read_bytes()
     files = {
         ("model", "openai/clip-vit-base-patch16"): {
             **{path.name: path.read_bytes() for path in (FIXTURES / "clip").iterdir()},
+            "model.safetensors": save({name: value.half() for name, value in clip.items()}),
             "preprocessor_config.json": b"{}",
         },
         ("model", "jingyaogong/MiniMind2-Small"): {
@@ -89,8 +93,6 @@ def hub() -> Iterator[FakeHub]:
 
 
 def language_only() -> bytes:
-    import torch
-
     state = torch.load(FIXTURES / "minimind.pth", weights_only=True)
     buffer = io.BytesIO()
     torch.save({name: value for name, value in state.items() if not name.startswith("vision_proj")}, buffer)

@@ -1,0 +1,91 @@
+"""Stage fetch: what other stages need from the Hugging Face Hub, or from folders on this machine.
+
+in: the Hub, local folders; params fetch, data.source, tokenizer.source, vision.source, language.source
+out: data/fetched, one manifest for each stage that uses what was fetched
+
+No file is copied: one from the Hub stays in huggingface_hub's cache, pinned by its commit, one from a local folder
+where it lies. A manifest names them with their sizes and SHA-256 digests, so its bytes change when content does and
+only then.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import run_stage
+from stages.common.fetched import FETCHED
+from stages.common.files import whole_folder, write_json
+from stages.common.params import load_params
+from stages.fetch.download import need_space, obtain, print_table
+from stages.fetch.hub import hub_items, hub_listing
+from stages.fetch.local import local_items
+from stages.fetch.roles import Listing, Role, needed_roles
+from stages.fetch.sentences import sentences
+
+STAGES = ("prepare", "tokenizer", "vision", "language", "models")
+
+
+def find_items(roles: list[Role]) -> None:
+    """Fills in what each role stands for; one question to the Hub for each repository."""
+    listings: dict[tuple[str, str, str], Listing] = {}
+    for role in roles:
+        source = role.source
+        if Path(source.repo).expanduser().is_dir():
+            role.items = local_items(role)
+            continue
+        key = (source.kind, source.repo, source.revision)
+        if key not in listings:
+            listings[key] = hub_listing(role)
+        role.listing = listings[key]
+        role.items = hub_items(role)
+
+
+def entry_of(role: Role) -> dict[str, Any]:
+    """What the manifest says of a role. No revision: a branch's name and the commit it means are the same content."""
+    files = [
+        {"name": item.name, "size": item.size, "sha256": item.sha256}
+        if item.count is None
+        else {"name": item.name, "count": item.count, "size": item.size, "digest": item.sha256}
+        for item in role.items
+    ]
+    entry = {"source": "hub" if role.listing else "local", "repo": role.source.repo}
+    if role.listing:
+        entry |= {"kind": role.source.kind, "commit": role.listing.commit}
+    return entry | {"files": files}
+
+
+def verified_before() -> set[str]:
+    """SHA-256 digests in the manifests of the run before: files found right then."""
+    found: set[str] = set()
+    for path in FETCHED.glob("*.json"):
+        try:
+            for entry in json.loads(path.read_text(encoding="utf-8")).values():
+                found |= {file["sha256"] for file in entry["files"] if entry["source"] == "hub"}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # whatever it is, it vouches for nothing
+    return found
+
+
+def main() -> None:
+    roles = needed_roles(load_params())
+    if roles:
+        find_items(roles)
+        print_table(roles)
+    else:
+        print("fetch: nothing to fetch, every stage makes its own", flush=True)
+    if from_hub := [role for role in roles if role.listing]:
+        need_space(from_hub)
+        verified = verified_before()
+        for role in from_hub:
+            with sentences(role):
+                role.items = [obtain(role, item, verified) for item in role.items]
+            verified |= {item.sha256 for item in role.items}
+    with whole_folder(FETCHED) as folder:
+        for stage in STAGES:
+            write_json(folder / f"{stage}.json", {role.name: entry_of(role) for role in roles if role.stage == stage})
+
+
+if __name__ == "__main__":
+    run_stage(main)

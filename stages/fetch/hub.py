@@ -1,0 +1,117 @@
+"""The Hub: what a repository holds, and where huggingface_hub's cache keeps it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from stages.common.files import write_json, write_text
+from stages.common.params import FetchSource
+from stages.fetch.roles import Item, Listing, Role, choose, matches
+from stages.fetch.sentences import endpoint, sentences
+
+LISTING_TIMEOUT = 30  # seconds
+GIT_OR_SHA256 = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+def hub_items(role: Role) -> list[Item]:
+    held = role.listing.items
+
+    def find(pattern: str) -> list[str]:
+        return [pattern] if pattern in held else sorted(name for name in held if matches(name, pattern))
+
+    return [held[name] for name in choose(role, find, lambda: held)]
+
+
+def hub_listing(role: Role) -> Listing:
+    """What the repository holds; without a connection, what the cache remembers of it."""
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    source = role.source
+    with sentences(role):
+        try:
+            which = {"repo_type": source.kind, "revision": source.revision}
+            info = HfApi().repo_info(source.repo, **which, files_metadata=True, timeout=LISTING_TIMEOUT)
+        except (OfflineModeIsEnabled, httpx2.TransportError, HfHubHTTPError) as error:
+            answered = isinstance(error, HfHubHTTPError) and error.response.status_code < 500
+            remembered = None if answered else remembered_listing(source)
+            if remembered is None:
+                raise
+            offline = isinstance(error, OfflineModeIsEnabled)
+            why = "HF_HUB_OFFLINE is set" if offline else f"no connection to {endpoint()}"
+            print(f"fetch: {why}: what the cache holds of {source.repo} is used", flush=True)
+            return remembered
+        held = info.siblings or []
+        files = [Item(file.rfilename, file.size, file.lfs and file.lfs.sha256, file.blob_id) for file in held]
+        # These become paths in the cache, so that nothing but hexadecimal digits is taken from a server.
+        named = all(GIT_OR_SHA256.fullmatch(str(name)) for name in (info.sha, *(file.etag for file in files)))
+        if not named or any(file.size is None for file in files):
+            raise ValueError("no commit, or files without digest or size")
+        listing = Listing(info.sha, {file.name: file for file in files})
+        remember(source, listing)
+    return listing
+
+
+def remember(source: FetchSource, listing: Listing) -> None:
+    """Leaves the listing in the cache, in the places and the form that huggingface_hub keeps its own in."""
+    if source.revision != listing.commit:
+        write_text(repo_cache(source) / "refs" / source.revision, listing.commit)
+    path = repo_cache(source) / "trees" / f"{listing.commit}.json"
+    if not path.exists():
+        files: dict[str, dict[str, Any]] = {}
+        for name, item in sorted(listing.items.items()):
+            lfs = {"lfs_sha256": item.sha256, "lfs_size": item.size} if item.sha256 else {}
+            files[name] = {"size": item.size, "blob_id": item.git_id or "", **lfs}
+        write_json(path, {"format_version": 1, "files": files})
+
+
+def remembered_listing(source: FetchSource) -> Listing | None:
+    from huggingface_hub import get_cached_repo_tree, resolve_revision
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, RevisionResolutionError
+
+    which = {"repo_type": source.kind, "revision": source.revision}
+    try:
+        commit = resolve_revision(source.repo, **which, local_files_only=True).resolved
+        tree = get_cached_repo_tree(source.repo, repo_type=source.kind, revision=commit)
+    except RevisionResolutionError:
+        return None
+    except CachedRepoTreeNotFoundError:
+        snapshot = repo_cache(source) / "snapshots" / commit
+        files = [path for path in sorted(snapshot.rglob("*")) if path.is_file()]
+        items = [snapshot_item(path, path.relative_to(snapshot).as_posix()) for path in files]
+    else:
+        items = [Item(file.path, file.size, file.lfs and file.lfs.sha256, file.blob_id) for file in tree]
+    return Listing(commit, {item.name: item for item in items}, online=False) if items else None
+
+
+def snapshot_item(path: Path, name: str) -> Item:
+    """A file of a snapshot in the cache, whose link leads to a blob named by its digest."""
+    blob = path.resolve().name
+    return Item(name, path.stat().st_size, blob if len(blob) == 64 else None, blob if len(blob) == 40 else None)
+
+
+def repo_cache(source: FetchSource) -> Path:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=source.repo, repo_type=source.kind)
+
+
+def cached(role: Role, item: Item) -> Path | None:
+    """The item in the cache; where only its content is there, as part of another commit, the blob."""
+    snapshot = snapshot_path(role, item)
+    blob = repo_cache(role.source) / "blobs" / str(item.etag)
+    there = [snapshot, blob] if role.listing.online else [snapshot]
+    return next((path for path in there if path.is_file() and path.stat().st_size == item.size), None)
+
+
+def snapshot_path(role: Role, item: Item) -> Path:
+    return repo_cache(role.source) / "snapshots" / role.listing.commit / item.name
+
+
+def partial_file(role: Role, item: Item) -> Path:
+    """Where a download gathers; `hf cache prune` knows the ending and removes what was left behind."""
+    return repo_cache(role.source) / "blobs" / f"{item.etag}.fetch.incomplete"
