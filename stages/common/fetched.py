@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import InputError
+from stages.common.paths import FETCHED
 
-FETCHED = Path("data/fetched")
 AGAIN = "run `dvc repro --force --single-item fetch`"  # DVC looks at the manifests alone, not at the files they name
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+FETCHED = Path("data/fetched")
 SHARDS = Path("data/prepared")
 TOKENIZER = Path("data/tokenizer")
 VISION = Path("data/vision")

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import run_stage
-from stages.common.fetched import FETCHED
 from stages.common.files import whole_folder, write_json
 from stages.common.params import load_params
+from stages.common.paths import FETCHED
 from stages.fetch.download import need_space, obtain, print_table
 from stages.fetch.hub import hub_items, hub_listing
 from stages.fetch.local import local_items

@@ -641,7 +641,7 @@ def test_an_interrupt_ends_all_and_leaves_no_folder(long_run: subprocess.Popen, 
     assert len(processes) >= 2
     for number in [int(path.name) for path in processes] + [long_run.pid]:  # as a terminal does
         os.kill(number, signal.SIGINT)
-    said = long_run.communicate(timeout=20)[1]
+    said = long_run.communicate(timeout=8)[1]
     assert long_run.returncode not in (0, None) and said.rstrip().endswith("KeyboardInterrupt")
     if "20" in long_run.args:  # a process that is still starting tells of the interrupt, too
         assert said.count("Traceback") == 1
@@ -653,7 +653,7 @@ def test_an_interrupt_ends_all_and_leaves_no_folder(long_run: subprocess.Popen, 
 def test_a_killed_process_is_one_sentence(long_run: subprocess.Popen, tmp_path: Path) -> None:
     worker = next(path for path in children(long_run) if b"spawn_main" in (path / "cmdline").read_bytes())
     os.kill(int(worker.name), signal.SIGKILL)
-    said = long_run.communicate(timeout=20)[1]
+    said = long_run.communicate(timeout=8)[1]
     assert "a process of stage prepare was killed, perhaps for want of memory" in said.splitlines()[-1]
     assert not (tmp_path / ".target.partial").exists()
 
