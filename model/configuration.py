@@ -26,8 +26,13 @@ class VlmConfig(LlavaConfig):
     @property
     def image_tokens(self) -> int:
         """Positions that one picture takes in the decoder's sequence."""
-        grid = {"ldp": ldp_grid, "ldpv2": ldpv2_grid}.get(self.projector, int)
-        return grid(self.patch_grid) ** 2
+        return image_tokens(self.projector, self.patch_grid)
+
+
+def image_tokens(projector: str, patch_grid: int) -> int:
+    """Positions that a picture of ``patch_grid`` patches a side takes."""
+    grid = {"ldp": ldp_grid, "ldpv2": ldpv2_grid}.get(projector, int)
+    return grid(patch_grid) ** 2
 
 
 def ldp_grid(patch_grid: int) -> int:

@@ -1,17 +1,17 @@
 """Stage convert@model: a finished MiniMind-V checkpoint becomes one like our own: `python -m stages.convert NAME`.
 
-in: data/{fetched,tokenizer,vision}; params fetch.models, language.num_attention_heads. out: checkpoints/<name>
+in: data/{fetched,tokenizer,vision}; params fetch.models. out: checkpoints/<name>
 """
 
 from __future__ import annotations
 
 import sys
 
-from model.convert import ConversionError, load_minimind, vision_language_model
+from model.convert import ConversionError, load_minimind, set_special_tokens, vision_language_model
 from stages.common.chat import IMAGE, load_tokenizer
 from stages.common.checkpoints import checkpoint_path, save_checkpoint
 from stages.common.errors import InputError, run_stage
-from stages.common.fetched import fetched_files
+from stages.common.fetched import fetched_file
 from stages.common.files import need_model
 from stages.common.params import load_params
 from stages.common.paths import VISION
@@ -25,10 +25,10 @@ def main() -> None:
     name = sys.argv[1]
     need_model(VISION, "vision")
     tokenizer = load_tokenizer()
-    (path,) = fetched_files("models", name)
-    heads = params.language.num_attention_heads
     try:
-        model = vision_language_model(load_minimind(path), VISION, tokenizer.convert_tokens_to_ids(IMAGE), heads)
+        state = load_minimind(fetched_file("models", name))
+        model = vision_language_model(state, VISION, tokenizer.convert_tokens_to_ids(IMAGE))
+        set_special_tokens(model, tokenizer)
     except ConversionError as error:
         raise InputError(f"fetch.models.{name}: {error}") from None
     save_checkpoint(model, tokenizer, checkpoint_path(name))

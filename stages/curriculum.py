@@ -1,24 +1,27 @@
 """Stage curriculum: decides, per phase, which text each sample shows.
 
-in: data/prepared, data/tokenizer; params seed, sft.{max_len, fit, question_share, phases}.
+in: data/prepared, data/tokenizer; params seed, sft.{max_len, fit, question_share, phases}, and what decides how many
+tokens a picture takes.
 out: data/sft/<phase>/{samples.parquet, summary.json}, one folder each, so that DVC's hashes cut off what is unchanged
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from model.configuration import image_tokens
 from stages.common.chat import IMAGE, Encoder, before_text, load_tokenizer
 from stages.common.errors import InputError, run_stage
 from stages.common.files import whole_folder, write_json
 from stages.common.params import SftParams, load_params
 from stages.common.paths import PHASES
-from stages.common.samples import Sample, Samples, count_targets
+from stages.common.samples import Sample, Samples, count_targets, cut
 from stages.common.shards import picture_starts, read_rows
 
 _QUESTIONS_PER_SAMPLE = 4
@@ -38,6 +41,14 @@ def fit_answer(sentences: Sequence[str], max_len: int, fit: str, encoder: Encode
     return shown
 
 
+class Fit(NamedTuple):
+    """``how``: sentence, filter or cut; for cut, ``max_len`` counts prompt and pictures, of ``image_tokens`` each."""
+
+    how: str
+    max_len: int
+    image_tokens: int
+
+
 class PhaseSamples(NamedTuple):
     """``dropped``: answers that did not fit. ``longest``: tokens of the longest answer that did."""
 
@@ -47,60 +58,59 @@ class PhaseSamples(NamedTuple):
 
 
 def phase_samples(
-    rows: Sequence[Row],
+    dialogues: Iterable[tuple[int, list[Row]]],
     starts: Sequence[int],
-    max_len: int,
-    fit: str,
+    fit: Fit,
     target_tokens: int | None,
-    question_share: float,
     encoder: Encoder,
-    seed: int,
 ) -> PhaseSamples:
-    """Samples until they hold ``target_tokens`` targets, fewer where next to nothing fits; None: every row once.
+    """Samples until they hold ``target_tokens`` targets, fewer where next to nothing fits; None: all there are.
 
-    The pictures of row r have the numbers ``starts[r]`` to ``starts[r + 1]``. Every phase walks through the rows in
-    the same order, so that phases differ in the length of the texts and not in the pictures. One phase's samples do
-    not depend on any other phase.
+    ``dialogues`` are (row, its texts); the pictures of row r have the numbers ``starts[r]`` to ``starts[r + 1]``.
     """
+    image_id = encoder.token_id(IMAGE)
     dropped = longest = 0
 
     def samples() -> Iterator[Sample]:
         nonlocal dropped, longest
         targets = found = 0
-        total, unit = (len(rows), "row") if target_tokens is None else (target_tokens, "token")
-        with tqdm(total=total, unit=unit, desc=f"curriculum (at most {max_len} tokens)") as bar:
-            for number, dialogue in _dialogues(rows, target_tokens is None, question_share, seed):
+        unit = "row" if target_tokens is None else "token"
+        with tqdm(total=target_tokens, unit=unit, desc=f"curriculum (at most {fit.max_len} tokens)") as bar:
+            for number, dialogue in dialogues:
                 if target_tokens is not None and targets >= target_tokens:
                     break
-                turns = fit_dialogue(dialogue, max_len, fit, encoder)
-                dropped += len(dialogue) - len(turns)
-                if turns:
+                turns = fit_dialogue(dialogue, fit, encoder)
+                shown = sum(question.count(IMAGE) for question, _ in turns)
+                sample = (range(starts[number], starts[number] + shown), *encoder.dialogue(turns)) if turns else None
+                if sample and fit.how == "cut":
+                    sample = cut(sample, image_id, fit.image_tokens, fit.max_len)
+                learnt = count_targets(sample[2]) if sample else 0
+                dropped += len(dialogue) - len(turns) if learnt else len(dialogue)
+                if learnt:
                     found += 1
-                    lengths = [sum(len(encoder.ids(part)) for part in answer) for _, answer in turns]
-                    longest = max(longest, *lengths)
-                    shown = sum(question.count(IMAGE) for question, _ in turns)
-                    ids, labels = encoder.dialogue(turns)
-                    targets += count_targets(labels)
-                    bar.update(1 if target_tokens is None else count_targets(labels))
-                    yield range(starts[number], starts[number] + shown), ids, labels
+                    targets += learnt
+                    longest = max(longest, *(sum(map(len, map(encoder.ids, answer))) for _, answer in turns))
+                    bar.update(1 if target_tokens is None else learnt)
+                    yield sample
                 elif target_tokens is not None and dropped > 10 * (found + 1000):
                     break  # next to nothing fits
 
-    return PhaseSamples(Samples.of(samples()), dropped, longest)
+    found = Samples.of(samples())
+    return PhaseSamples(found, dropped, min(longest, fit.max_len))
 
 
-def fit_dialogue(dialogue: Sequence[Row], max_len: int, fit: str, encoder: Encoder) -> list[tuple[str, Sequence[str]]]:
+def fit_dialogue(dialogue: Sequence[Row], fit: Fit, encoder: Encoder) -> list[tuple[str, Sequence[str]]]:
     """(question, answer sentences) of the turns whose answers fit.
 
     The world's questions stand alone, so one that does not fit is left out; the picture stands before the first. Turns
-    of a dialogue read from a file build on each other, so it ends where one does not fit. ``cut`` takes all: what is
-    cut off is counted in tokens of the whole sequence, which is known where image tokens are.
+    of a dialogue read from a file build on each other, so it ends where one does not fit. For ``cut``, which counts
+    tokens of the whole sequence, all turns fit here.
     """
     together = dialogue[0]["task"] == "turn"
     turns: list[tuple[str, Sequence[str]]] = []
     for text in dialogue:
         answer = text["answer"] or [""]
-        shown = answer if fit == "cut" else fit_answer(answer, max_len, fit, encoder)
+        shown = answer if fit.how == "cut" else fit_answer(answer, fit.max_len, fit.how, encoder)
         if shown:
             question = text["question"] if together or turns else before_text(text["question"])
             turns.append((question, shown))
@@ -109,21 +119,27 @@ def fit_dialogue(dialogue: Sequence[Row], max_len: int, fit: str, encoder: Encod
     return turns
 
 
-def _dialogues(rows: Sequence[Row], once: bool, question_share: float, seed: int) -> Iterator[tuple[int, list[Row]]]:
-    """What a row's texts make, row by row: as many rounds as are asked for, or ``once`` and in the rows' own order.
+def file_dialogues(rows: Callable[[], Iterable[Row]], laps: int | None) -> Iterator[tuple[int, list[Row]]]:
+    """Rows of a file, each one dialogue, in the order of the file: for every phase the same."""
+    for _ in count() if laps is None else range(laps):
+        for number, row in enumerate(rows()):
+            yield number, row["texts"]
 
-    A row of a file is one dialogue. A scene gives a description or some questions, other ones in every round.
+
+def scene_dialogues(
+    rows: Sequence[Row], laps: int | None, question_share: float, seed: int
+) -> Iterator[tuple[int, list[Row]]]:
+    """A description or some questions of each scene in turn, other ones in every lap.
+
+    Every phase walks through the scenes in the same order, so that phases differ in the length of the texts and not
+    in the pictures.
     """
     order = list(range(len(rows)))
-    if not once:
-        random.Random(f"{seed}/curriculum").shuffle(order)
-    for lap in count() if not once else range(1):
+    random.Random(f"{seed}/curriculum").shuffle(order)
+    for lap in count() if laps is None else range(laps):
         for number in order:
-            texts = rows[number]["texts"]
-            if texts[0]["task"] == "turn":
-                yield number, texts
-                continue
             rng = random.Random(f"{seed}/curriculum/{lap}/{number}")
+            texts = rows[number]["texts"]
             if rng.random() < question_share:
                 questions = [t for t in texts if t["task"] != "description"]  # a caption answers one, too
                 yield number, rng.sample(questions, min(_QUESTIONS_PER_SAMPLE, len(questions)))
@@ -153,16 +169,22 @@ def main() -> None:
     params = load_params()
     sft = params.sft
     encoder = Encoder(load_tokenizer())
-    rows = list(read_rows("train", ["texts"]))
+    grid = params.data.image_size // params.vision.patch_size
+    tokens = image_tokens(params.model.projector, grid)
     starts = picture_starts("train")
+    if params.data.source == "world":
+        scenes = list(read_rows("train", ["texts"]))
+        dialogues = partial(scene_dialogues, scenes, question_share=sft.question_share, seed=params.seed)
+    else:
+        dialogues = partial(file_dialogues, partial(read_rows, "train", ["texts"]))
     counted: dict[str, int] = {}
     order = sorted(sft.phases, key=lambda name: (sft.phases[name].match is not None, len(sft.chain(name))))
     with whole_folder(PHASES) as folder:
         for name in order:
             wanted = wanted_tokens(name, sft, counted)
-            samples, dropped, longest = phase_samples(
-                rows, starts, sft.limit(name), sft.fitted(name), wanted, sft.question_share, encoder, params.seed
-            )
+            fit = Fit(sft.fitted(name), sft.limit(name), tokens)
+            laps = 1 if wanted is None else None
+            samples, dropped, longest = phase_samples(dialogues(laps=laps), starts, fit, wanted, encoder)
             counted[name] = samples.target_tokens
             if counted[name] < (wanted or 1):
                 where = f"phases.{name}.max_len" if sft.phases[name].max_len else "max_len"
@@ -180,7 +202,6 @@ def main() -> None:
                 "dropped": dropped,
                 "max_len": sft.limit(name),
                 "longest_answer": longest,
-                "cut": sft.limit(name) if sft.fitted(name) == "cut" else None,
             }
             write_json(folder / name / "summary.json", summary)
             print(f"{name}: {len(samples)} samples, {counted[name]} target tokens, {dropped} answers did not fit")

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from model.convert import ConversionError, language_model, load_minimind
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from model.convert import ConversionError, language_model, load_minimind, set_special_tokens
 from model.modeling import target_loss
 from stages.common.batches import plan_batches
 from stages.common.chat import END, IMAGE, PAD, START, Encoder, before_text, load_tokenizer
 from stages.common.errors import InputError, run_stage
-from stages.common.fetched import fetched_files
+from stages.common.fetched import fetched_file
 from stages.common.files import whole_folder
 from stages.common.params import LanguageParams, Params, load_params
 from stages.common.paths import LANGUAGE, SHARDS, TOKENIZER
@@ -159,18 +159,13 @@ def save_language_model(model: LlamaForCausalLM) -> None:
         model.save_pretrained(folder)
 
 
-def fetched_language_model(params: LanguageParams, vocab_size: int) -> LlamaForCausalLM:
+def fetched_language_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """MiniMind's weights, converted. Raises InputError if they do not fit together with the tokenizer."""
-    (path,) = fetched_files("language", "language")
     try:
-        model = language_model(load_minimind(path), params.num_attention_heads)
+        model = language_model(load_minimind(fetched_file("language", "language")))
+        set_special_tokens(model, tokenizer)
     except ConversionError as error:
-        raise InputError(str(error)) from None
-    if model.config.vocab_size != vocab_size:
-        raise InputError(
-            f"{path.name} has {model.config.vocab_size} tokens and the tokenizer {vocab_size}: "
-            "fetch.language and fetch.tokenizer do not belong together"
-        )
+        raise InputError(f"fetch.language: {error}") from None
     return model
 
 
@@ -183,7 +178,7 @@ def main() -> None:
         train_language_model(params, tokenizer, encoder)
         return
     if params.language.source == "fetch":
-        model = fetched_language_model(params.language, len(tokenizer))
+        model = fetched_language_model(tokenizer)
     else:
         model = build_language_model(params.language, len(tokenizer), encoder)
     save_language_model(model)

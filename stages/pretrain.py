@@ -19,38 +19,47 @@ from stages.common.checkpoints import checkpoint_path, epoch_saver, save_checkpo
 from stages.common.errors import InputError, run_stage
 from stages.common.features import load_pictures
 from stages.common.files import need_model
-from stages.common.params import load_params
+from stages.common.params import PretrainParams, load_params
 from stages.common.paths import FEATURES, LANGUAGE, SHARDS, TOKENIZER, VISION
-from stages.common.samples import PadCollate, Sample, SampleDataset, Samples, check_positions
+from stages.common.samples import PadCollate, Sample, SampleDataset, Samples, check_positions, count_targets, cut
 from stages.common.shards import has_split, picture_starts, read_rows
 from stages.common.training import train
 
 CHECKPOINT = "pretrain"
 
 
-def caption_samples(split: str, limit: int | None, max_len: int, fit: str, encoder: Encoder, seed: int) -> Samples:
-    """One caption a scene, or one dialogue a row; with ``fit`` filter those whose answers take ``max_len`` tokens.
+def caption_samples(split: str, loop: PretrainParams, image_tokens: int, encoder: Encoder, seed: int) -> Samples:
+    """One caption a scene, or one dialogue a row, of those that fit or as much as fits (``loop.fit``).
 
-    What has no picture teaches the projector nothing and is left out.
+    What shows no picture teaches the projector nothing and is left out.
     """
     starts = picture_starts(split)
+    image_id = encoder.token_id(IMAGE)
 
     def samples() -> Iterator[Sample]:
-        rows = tqdm(read_rows(split, ["texts"], limit), total=limit, unit="row", desc=f"pretrain: texts of {split}")
+        rows = tqdm(read_rows(split, ["texts"], loop.scenes), unit="row", desc=f"pretrain: texts of {split}")
         for number, row in enumerate(rows):
             turns = [text for text in row["texts"] if text["task"] == "turn"]
             if not turns:
                 rng = random.Random(f"{seed}/pretrain/{number}")
                 caption = rng.choice([text for text in row["texts"] if text["task"] == "caption"])
                 turns = [caption | {"question": before_text(caption["question"])}]
-            pictures = range(starts[number], starts[number + 1])
             length = sum(len(encoder.ids(sentence)) for turn in turns for sentence in turn["answer"])
-            if len(pictures) and (fit == "cut" or length <= max_len):
-                yield pictures, *encoder.dialogue([(turn["question"], turn["answer"]) for turn in turns])
+            if loop.fit == "filter" and length > loop.max_len:
+                continue
+            pictures = range(starts[number], starts[number + 1])
+            sample = (pictures, *encoder.dialogue([(turn["question"], turn["answer"]) for turn in turns]))
+            if loop.fit == "cut":
+                sample = cut(sample, image_id, image_tokens, loop.max_len)
+            if len(sample[0]) and count_targets(sample[2]):
+                yield sample
 
     found = Samples.of(samples())
     if not found:
-        raise InputError(f"params.yaml: pretrain.max_len: no caption fits in {max_len} tokens; raise it")
+        raise InputError(
+            f"params.yaml: pretrain.max_len: no caption of a picture is shown within {loop.max_len} tokens (fit "
+            f"{loop.fit}); raise it"
+        )
     return found
 
 
@@ -67,10 +76,9 @@ def main() -> None:
     model.requires_grad_(False)
     model.model.multi_modal_projector.requires_grad_(True)
     split = "pretrain" if has_split("pretrain") else "train"
-    samples = caption_samples(split, loop.scenes, loop.max_len, loop.fit, encoder, params.seed)
+    samples = caption_samples(split, loop, model.config.image_tokens, encoder, params.seed)
     pictures = load_pictures(split, params.encode.cache, model.config.vision_config.image_size)
-    cut = loop.max_len if loop.fit == "cut" else None
-    dataset = SampleDataset(samples, pictures, model.config.image_tokens, image_id, cut)
+    dataset = SampleDataset(samples, pictures, model.config.image_tokens, image_id)
     check_positions(dataset, model.config.text_config.max_position_embeddings)
     train(
         CHECKPOINT,

@@ -6,7 +6,6 @@ out: checkpoints/sft-<phase>, reports/loss/sft-<phase>.csv
 
 from __future__ import annotations
 
-import json
 import sys
 
 from stages.common.batches import plan_batches
@@ -15,7 +14,7 @@ from stages.common.checkpoints import checkpoint_path, epoch_saver, load_checkpo
 from stages.common.errors import InputError, run_stage
 from stages.common.features import load_pictures
 from stages.common.params import load_params
-from stages.common.paths import FEATURES, PHASES
+from stages.common.paths import FEATURES, PHASES, SHARDS
 from stages.common.samples import PadCollate, SampleDataset, Samples, check_positions
 from stages.common.training import train
 
@@ -34,8 +33,7 @@ def main() -> None:
     samples = Samples.read(PHASES / phase / "samples.parquet")
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
     pictures = load_pictures("train", params.encode.cache, model.config.vision_config.image_size)
-    cut = json.loads((PHASES / phase / "summary.json").read_text(encoding="utf-8"))["cut"]
-    dataset = SampleDataset(samples, pictures, model.config.image_tokens, image_id, cut)
+    dataset = SampleDataset(samples, pictures, model.config.image_tokens, image_id)
     check_positions(dataset, model.config.text_config.max_position_embeddings)
     train(
         name,
@@ -50,7 +48,7 @@ def main() -> None:
             loop.model_dump(exclude={"phases", "max_len", "fit", "question_share"}),
             PHASES / phase,
             checkpoint_path(after),
-            FEATURES,
+            FEATURES if params.encode.cache else SHARDS,
         ],
         save=lambda epochs: save_checkpoint(model, tokenizer, checkpoint_path(name), epochs),
         save_epoch=epoch_saver(model, tokenizer, loop),

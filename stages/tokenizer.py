@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from model.processing import with_image_token
 from stages.common.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS, START
 from stages.common.errors import InputError, run_stage
-from stages.common.fetched import fetched_files
+from stages.common.fetched import fetched_folder
 from stages.common.files import whole_folder
 from stages.common.params import TokenizerParams, load_params
 from stages.common.paths import TOKENIZER
@@ -83,7 +83,7 @@ def with_byte_fallback(tokenizer: Tokenizer) -> Tokenizer:
 def fetched_tokenizer() -> PreTrainedTokenizerFast:
     """Raises InputError if the files are no tokenizer that can take a picture's placeholder."""
     try:
-        return with_image_token(fetched_files("tokenizer", "tokenizer")[0].parent)
+        return with_image_token(fetched_folder("tokenizer", "tokenizer"))
     except ValueError as error:
         raise InputError(f"fetch.tokenizer: {error}") from None
 

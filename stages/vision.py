@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 
+from model.convert import ConversionError, load_clip
 from stages.common.batches import BatchPlan, plan_batches
 from stages.common.chat import Encoder, load_tokenizer
 from stages.common.errors import InputError, run_stage
-from stages.common.fetched import fetched_files
+from stages.common.fetched import fetched_folder
 from stages.common.files import whole_folder
 from stages.common.params import Params, load_params
 from stages.common.paths import SHARDS, TOKENIZER, VISION
@@ -212,26 +213,24 @@ def vision_plan(scenes: int, params: Params) -> BatchPlan:
     return plan_batches([1] * scenes, min(vision.batch_size, scenes), None, vision.epochs, True, params.seed)
 
 
-def save_clip(model: CLIPModel, image_size: int) -> None:
+def save_clip(model: CLIPModel | CLIPVisionModel, image_size: int) -> None:
     with whole_folder(VISION) as folder:
         model.save_pretrained(folder)
         image_processor(image_size).save_pretrained(folder)
 
 
-def fetched_clip(params: Params) -> CLIPModel:
-    """Raises InputError if the files are no CLIPModel, or one for other pictures."""
-    folder = fetched_files("vision", "vision")[0].parent
+def fetched_clip(params: Params) -> CLIPVisionModel:
+    """Raises InputError if the files are no complete CLIP, or one for other pictures."""
     try:
-        model = CLIPModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise InputError(f"fetch.vision: no CLIPModel in its files: {' '.join(str(error).split())}") from None
-    config = model.config.vision_config
+        model = load_clip(fetched_folder("vision", "vision"))
+    except ConversionError as error:
+        raise InputError(f"fetch.vision: {error}") from None
     for name, wanted in (("image_size", params.data.image_size), ("patch_size", params.vision.patch_size)):
-        if getattr(config, name) != wanted:
+        if getattr(model.config, name) != wanted:
             section = "data" if name == "image_size" else "vision"
             raise InputError(
-                f"params.yaml: {section}.{name}: {wanted}, but the fetched vision encoder has {getattr(config, name)}; "
-                "set it to that"
+                f"params.yaml: {section}.{name}: {wanted}, but the fetched vision encoder has "
+                f"{getattr(model.config, name)}; set it to that"
             )
     return model
 

@@ -16,9 +16,18 @@ from stages import curriculum
 from stages.common.chat import IGNORED, IMAGE, Encoder, before_text, frame_of
 from stages.common.errors import InputError
 from stages.common.params import TokenizerParams, load_params
-from stages.common.samples import SampleDataset, Samples, check_positions
+from stages.common.samples import SampleDataset, Samples, check_positions, cut
 from stages.common.world import COLOUR_WORDS
-from stages.curriculum import PhaseSamples, fit_answer, fit_dialogue, phase_samples, wanted_tokens
+from stages.curriculum import (
+    Fit,
+    PhaseSamples,
+    file_dialogues,
+    fit_answer,
+    fit_dialogue,
+    phase_samples,
+    scene_dialogues,
+    wanted_tokens,
+)
 from stages.prepare.sentences import split_sentences
 from stages.tokenizer import train_tokenizer
 
@@ -77,7 +86,12 @@ def test_filter_is_all_or_nothing() -> None:
 
 
 def samples(limit: int, budget: int | None = 800, rows: list[dict] = ROWS, fit: str = "sentence") -> PhaseSamples:
-    return phase_samples(rows, range(len(rows) + 1), limit, fit, budget, PARAMS.sft.question_share, ENCODER, 1)
+    laps = 1 if budget is None else None
+    if rows[0]["texts"][0]["task"] == "turn":
+        dialogues = file_dialogues(lambda: rows, laps)
+    else:
+        dialogues = scene_dialogues(rows, laps, PARAMS.sft.question_share, 1)
+    return phase_samples(dialogues, range(len(rows) + 1), Fit(fit, limit, 4), budget, ENCODER)
 
 
 def listed(found: Samples) -> list[list[list[int]]]:
@@ -145,11 +159,21 @@ def test_the_prompt_is_the_chat_template_s() -> None:
     assert ENCODER.prompt(before_text("请描述。")).count(ENCODER.token_id(IMAGE)) == 1
 
 
-def test_a_template_that_changes_the_texts_is_refused() -> None:
+TURN = "{{ '<|im_start|>' + m['role'] + '\\n' + m['content']%s + '%s' }}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages[-1:] %}" + TURN % ("", "<|im_end|>") + "{% endfor %}",
+        "{% for m in messages %}" + TURN % ("|trim", "<|im_end|>") + "{% endfor %}",
+        "{% for m in messages %}" + TURN % ("|upper", "<|im_end|>") + "{% endfor %}",
+        "{% for m in messages %}" + TURN % ("", "</s>") + "{% endfor %}",
+    ],
+)
+def test_a_template_that_changes_the_texts_is_refused(template: str) -> None:
     tokenizer = copy.deepcopy(TOKENIZER)
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + m['content'] | upper + 'a' }}{% endfor %}"
-    assert frame_of(TOKENIZER).end == "<|im_end|>"
-    tokenizer.chat_template = "{% for m in messages[-1:] %}{{ m['role'] + m['content'] }}{% endfor %}"
+    tokenizer.chat_template = template
     with pytest.raises(InputError, match=r"the chat template of .* does more than put marks around"):
         frame_of(tokenizer)
 
@@ -183,40 +207,39 @@ def test_rows_of_files_come_once_and_in_order() -> None:
 def test_a_dialogue_ends_where_a_turn_does_not_fit() -> None:
     """Later turns build on earlier ones, and the picture stands in the first."""
     row = {"texts": [turn("<image>有吗？", "有，图中有小狗。"), turn("还有呢？", "大树。")]}
-    assert fit_dialogue(row["texts"], 3, "sentence", ENCODER) == []
+    assert fit_dialogue(row["texts"], Fit("sentence", 3, 4), ENCODER) == []
     row["texts"].reverse()
-    assert [question for question, _ in fit_dialogue(row["texts"], 3, "sentence", ENCODER)] == ["还有呢？"]
+    assert [question for question, _ in fit_dialogue(row["texts"], Fit("sentence", 3, 4), ENCODER)] == ["还有呢？"]
+
+
+def test_files_are_read_in_their_order_by_every_phase() -> None:
+    """Also by one with a budget, or the arms of a comparison would differ in the order of their data."""
+    budgeted = [pictures for pictures, _, _ in listed(samples(96, 100, FILE_ROWS).samples)]
+    assert budgeted[:6] == [[0], [1], [2]] * 2
 
 
 @pytest.mark.parametrize(("max_len", "answered"), [(200, True), (20, True), (11, False)])
 def test_cut_counts_the_prompt_and_the_image_tokens(max_len: int, answered: bool) -> None:
-    found = samples(96, None, FILE_ROWS[1:2], fit="cut").samples
+    found, dropped, longest = samples(max_len, None, FILE_ROWS[1:2], "cut")
     image_id = ENCODER.token_id(IMAGE)
-    if not answered:
-        with pytest.raises(InputError, match=f"no sample has an answer within {max_len} tokens"):
-            SampleDataset(found, None, 4, image_id, max_len)
-        return
-    item = SampleDataset(found, None, 4, image_id, max_len)[0]
-    whole = SampleDataset(found, None, 4, image_id)[0]
-    assert item["input_ids"].tolist() == whole["input_ids"][:max_len].tolist()
-    assert item["labels"].tolist() == whole["labels"][:max_len].tolist()
-    assert item["input_ids"].tolist().count(image_id) == 4
+    assert (len(found), dropped) == ((1, 0) if answered else (0, 1))
+    assert longest <= max_len
+    if answered:
+        item = SampleDataset(found, None, 4, image_id)[0]
+        whole = SampleDataset(samples(96, None, FILE_ROWS[1:2]).samples, None, 4, image_id)[0]
+        assert item["input_ids"].tolist() == whole["input_ids"][:max_len].tolist()
+        assert item["labels"].tolist() == whole["labels"][:max_len].tolist()
+        assert item["input_ids"].tolist().count(image_id) == 4
+        assert found.target_tokens == (item["labels"] != IGNORED).sum()
 
 
 def test_a_picture_that_is_cut_off_is_not_shown() -> None:
-    text = {"texts": [turn("<image>有吗？", "有。"), turn("<image>还有呢？", "大树。")]}
-    found, *_ = phase_samples([text], [0, 2], 96, "sentence", None, 0.3, ENCODER, 1)
-    assert found[0][0].tolist() == [0, 1]
-
-    class Numbers:
-        key = "patch_features"
-
-        def __getitem__(self, numbers):
-            return np.array(numbers)
-
-    short = SampleDataset(found, Numbers(), 8, ENCODER.token_id(IMAGE), 24)[0]
-    assert short["patch_features"].tolist() == [0]
-    assert short["input_ids"].tolist().count(ENCODER.token_id(IMAGE)) == 8
+    image_id = ENCODER.token_id(IMAGE)
+    whole = ([0, 1], *ENCODER.dialogue([("<image>有吗？", "有。"), ("<image>还有呢？", "大树。")]))
+    pictures, ids, labels = cut(whole, image_id, 8, 24)
+    assert pictures.tolist() == [0] and ids.tolist().count(image_id) == 1
+    assert (labels != IGNORED).any()
+    assert [len(part) for part in cut(whole, image_id, 8, 400)] == [len(part) for part in whole]
 
 
 def test_a_phase_may_match_a_control_instead_of_being_matched() -> None:
@@ -249,9 +272,9 @@ def test_ids_and_targets_are_those_of_the_reference(tmp_path: Path) -> None:
         said = [message["content"] for message in json.loads(line)["conversations"]]
         pairs = zip(said[::2], said[1::2], strict=True)
         rows.append({"texts": [turn(question, *split_sentences(answer)) for question, answer in pairs]})
-    found, *_ = phase_samples(rows, range(7), 384, "cut", None, 0.3, encoder, 1)
+    found, *_ = phase_samples(file_dialogues(lambda: rows, 1), range(7), Fit("cut", 384, 196), None, encoder)
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
-    dataset = SampleDataset(found, None, 196, image_id, 384)
+    dataset = SampleDataset(found, None, 196, image_id)
     assert len(dataset) == len(expected) == 6
     for item, reference in zip(dataset, expected, strict=False):
         ids = np.where(item["input_ids"] == image_id, 34, item["input_ids"])

@@ -62,7 +62,7 @@ class Frame(NamedTuple):
 def frame_of(tokenizer: PreTrainedTokenizerFast) -> Frame:
     """Reads the frame off a rendered dialogue.
 
-    Raises InputError for a template that does more than put strings around the texts.
+    Raises InputError for a template that does more than put strings around the texts, or ends a turn otherwise.
     """
 
     def render(*texts: str, **options: bool) -> str:
@@ -70,7 +70,8 @@ def frame_of(tokenizer: PreTrainedTokenizerFast) -> Frame:
         messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
         return tokenizer.apply_chat_template(messages, tokenize=False, **options)
 
-    marks = [f"\ue000{number}\ue000" for number in range(4)]
+    # White space and both cases, because templates trim texts, too.
+    marks = [f"\n \ue000{number}aB\n " for number in range(4)]
     try:
         start, rest = render(marks[0], add_generation_prompt=True).split(marks[0])
         frame = Frame(start, rest, render(*marks[:2]).split(marks[1])[1], "")
@@ -78,10 +79,10 @@ def frame_of(tokenizer: PreTrainedTokenizerFast) -> Frame:
         regular = render(*marks) == dialogue_text(frame, [(marks[0], marks[1]), (marks[2], marks[3])])[0]
     except (ValueError, IndexError):
         regular = False
-    if not regular:
+    if not regular or not frame.end.startswith(END) or END not in tokenizer.get_vocab():
         raise InputError(
-            f"the chat template of {tokenizer.name_or_path} does more than put marks around the turns of a dialogue; "
-            "give a tokenizer with a plain one, such as ChatML"
+            f"the chat template of {tokenizer.name_or_path} does more than put marks around the turns of a dialogue, "
+            f"or ends them otherwise than with {END}; give a tokenizer with a plain ChatML template"
         )
     return frame
 

@@ -46,5 +46,6 @@ def epoch_checkpoints(name: str) -> list[str]:
 def load_checkpoint(name: str) -> VlmForConditionalGeneration:
     """Raises InputError where the stage that makes it has not run yet."""
     folder = checkpoint_path(name)
-    need_model(folder, name.replace("sft-", "sft@"))
+    stage = name if name == "pretrain" else name.replace("sft-", "sft@") if "sft-" in name else f"convert@{name}"
+    need_model(folder, stage)
     return VlmForConditionalGeneration.from_pretrained(folder, local_files_only=True)

@@ -28,6 +28,26 @@ def fetched_files(stage: str, role: str) -> list[Path]:
     return [] if entry["source"] == "none" else [_existing(entry, file) for file in entry["files"]]
 
 
+def fetched_file(stage: str, role: str) -> Path:
+    """The one file of ``role``. Raises InputError where there are none or several."""
+    files = fetched_files(stage, role)
+    if len(files) != 1:
+        raise InputError(f"params.yaml: {_param(stage, role)}.files: {len(files)} files; give one")
+    return files[0]
+
+
+def fetched_folder(stage: str, role: str) -> Path:
+    """The folder with the files of ``role``. Raises InputError where there are none."""
+    files = fetched_files(stage, role)
+    if not files:
+        raise InputError(f"params.yaml: {_param(stage, role)}.files: no file, and {stage}.source is fetch; name some")
+    return files[0].parent
+
+
+def _param(stage: str, role: str) -> str:
+    return f"fetch.models.{role}" if stage == "models" else f"fetch.{role}"
+
+
 def _existing(entry: dict[str, Any], file: dict[str, Any]) -> Path:
     place = "the Hub's cache" if entry["source"] == "hub" else entry["repo"]
     path = _cached(entry, file["name"]) if entry["source"] == "hub" else Path(entry["repo"]).expanduser() / file["name"]

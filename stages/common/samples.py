@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,35 +80,29 @@ class Samples(Sequence[Sample]):
 
 
 def count_targets(labels: Sequence[int]) -> int:
-    return sum(label != IGNORED for label in labels)
+    return int((np.asarray(labels) != IGNORED).sum())
+
+
+def cut(sample: Sample, image_id: int, image_tokens: int, max_len: int) -> Sample:
+    """What ``max_len`` tokens show of a sample, image tokens included. A picture is shown whole or not at all."""
+    pictures, ids, labels = (np.asarray(part) for part in sample)
+    placed = np.where(ids == image_id, image_tokens, 1).cumsum()
+    whole = int(np.searchsorted(placed, max_len, side="right"))
+    ids, labels = ids[:whole], labels[:whole]
+    return pictures[: int((ids == image_id).sum())], ids, labels
 
 
 class SampleDataset(Dataset):
-    """Samples with what the model sees of their pictures; ``pictures`` None: text only.
+    """Samples with what the model sees of their pictures; ``pictures`` None: text only."""
 
-    ``max_len`` cuts a sequence off after so many tokens, image tokens included, as MiniMind-V does; a sample without
-    a target is left out then.
-    """
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        pictures: Pictures | None,
-        image_tokens: int,
-        image_id: int,
-        max_len: int | None = None,
-    ) -> None:
+    def __init__(self, samples: Sequence[Sample], pictures: Pictures | None, image_tokens: int, image_id: int) -> None:
         self._samples, self._pictures = samples, pictures
-        self._image_tokens, self._image_id, self._max_len = image_tokens, image_id, max_len
-        lengths, self._kept = [], []
-        for number in range(len(samples)):
-            _, ids, labels = self._expanded(number)
-            if max_len is None or any(label != IGNORED for label in labels):
-                self._kept.append(number)
-                lengths.append(padded_length(len(ids)))
-        self.lengths = lengths  # what each sample takes in a batch where it is the longest
-        if not lengths:
-            raise InputError(f"no sample has an answer within {max_len} tokens, image tokens included; raise max_len")
+        self._image_tokens, self._image_id = image_tokens, image_id
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """What each sample takes in a batch where it is the longest."""
+        return [padded_length(len(self._expanded(number)[1])) for number in range(len(self))]
 
     @property
     def decodes(self) -> bool:
@@ -115,24 +110,19 @@ class SampleDataset(Dataset):
         return self._pictures is not None and self._pictures.key == "pixel_values"
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        pictures, ids, labels = self._expanded(self._kept[index])
+        pictures, ids, labels = self._expanded(index)
         item: dict[str, Any] = {"input_ids": ids, "labels": labels}
         if self._pictures is not None:
             item[self._pictures.key] = self._pictures[pictures]
         return item
 
     def _expanded(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The sample with each placeholder repeated once per image token, and without what is cut off."""
+        """The sample with each placeholder repeated once per image token."""
         pictures, ids, labels = (np.asarray(part) for part in self._samples[number])
         times = np.where(ids == self._image_id, self._image_tokens, 1)
-        if self._max_len is not None:
-            # A picture is shown whole or not at all.
-            whole = int(np.searchsorted(times.cumsum(), self._max_len, side="right"))
-            ids, labels, times = ids[:whole], labels[:whole], times[:whole]
-            pictures = pictures[: int((ids == self._image_id).sum())]
         return pictures, ids.repeat(times), labels.repeat(times)
 
 

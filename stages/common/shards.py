@@ -87,7 +87,7 @@ def shard_paths(split: str, root: Path = SHARDS) -> list[Path]:
 def read_rows(
     split: str, columns: Sequence[str], limit: int | None = None, root: Path = SHARDS
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a split in order, at most ``limit``; only a row group is in memory at a time."""
+    """Rows of a split in order, at most ``limit``; a few hundred are in memory at a time."""
     yield from islice(_read_columns(split, columns, root), limit)
 
 
@@ -95,10 +95,6 @@ def _read_columns(split: str, columns: Sequence[str], root: Path) -> Iterator[di
     for path in shard_paths(split, root):
         for batch in pq.ParquetFile(path).iter_batches(batch_size=256, columns=list(columns)):
             yield from batch.to_pylist()
-
-
-def count_rows(split: str, root: Path = SHARDS) -> int:
-    return sum(pq.ParquetFile(path).metadata.num_rows for path in shard_paths(split, root))
 
 
 def picture_starts(split: str, root: Path = SHARDS) -> np.ndarray:
@@ -146,4 +142,12 @@ class PictureReader:
 
 
 def decode_image(image: dict[str, Any]) -> Image.Image:
-    return Image.open(io.BytesIO(image["bytes"])).convert("RGB")
+    return to_rgb(Image.open(io.BytesIO(image["bytes"])))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Transparency on white, as transformers' image processors do it: what a checkpoint's own processor will show."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +12,9 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from model import VlmForConditionalGeneration
-from stages.common.chat import END, IGNORED, IMAGE, Encoder
+from stages.common.chat import IMAGE, Encoder
 from stages.common.features import Pictures
-from stages.common.samples import PadCollate, SampleDataset
+from stages.common.samples import PadCollate, count_targets
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,10 @@ class Answerer:
     def __init__(self, model: VlmForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, batch_size: int) -> None:
         self.model, self._tokenizer, self._batch_size = model.eval(), tokenizer, batch_size
         self.encoder = Encoder(tokenizer)
-        self._end_id = self.encoder.token_id(END)
+
+    def length(self, question: Question) -> int:
+        """Positions that a question takes, image tokens included."""
+        return len(self._prompt_ids(question.prompt))
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         image_id = self.encoder.token_id(IMAGE)
@@ -65,7 +69,7 @@ class Answerer:
                     attention_mask=mask,
                     max_new_tokens=max_new_tokens,
                     do_sample=False,
-                    eos_token_id=self._end_id,
+                    eos_token_id=self.encoder.end_id,
                     pad_token_id=self._tokenizer.pad_token_id,
                 )
                 answers += self._tokenizer.batch_decode(out, skip_special_tokens=True)
@@ -95,13 +99,9 @@ class Answerer:
         return logits.gather(-1, index).sum((1, 2)).cpu()
 
     @torch.inference_mode()
-    def losses(self, dataset: SampleDataset, label: str) -> list[tuple[float, int]]:
-        """Each sample's summed cross-entropy, in nats, and its number of targets."""
-        collate = PadCollate(self._tokenizer.pad_token_id)
-        found = []
-        for index in tqdm(range(len(dataset)), unit="sample", desc=label):
-            batch = {name: value.to(self.model.device) for name, value in collate([dataset[index]]).items()}
-            targets = int((batch["labels"][:, 1:] != IGNORED).sum())
-            if targets:
-                found.append((float(self.model(**batch, num_items_in_batch=1).loss), targets))
-        return found
+    def loss(self, item: dict[str, Any]) -> tuple[float, int]:
+        """A sample's summed cross-entropy, in nats, and its number of targets."""
+        batch = PadCollate(self._tokenizer.pad_token_id)([item])
+        targets = count_targets(batch["labels"][:, 1:])
+        batch = {name: value.to(self.model.device) for name, value in batch.items()}
+        return float(self.model(**batch, num_items_in_batch=1).loss) if targets else 0.0, targets

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tqdm import tqdm
+
 from stages.common.chat import IMAGE
 from stages.common.params import Params
-from stages.common.samples import SampleDataset, Samples
+from stages.common.samples import Sample, SampleDataset, Samples, cut
 from stages.common.shards import picture_starts, read_rows
 from stages.evaluate.answers import Answerer, Question
 from stages.evaluate.findings import Findings, pictures_of
@@ -32,7 +34,8 @@ def evaluate_dialogues(answerer: Answerer, params: Params, label: str) -> Findin
     settings = params.evaluate
     rows = list(read_rows("test", ["id", "texts"], settings.scenes))
     answers = _first_answers(answerer, rows, params, label)
-    nats = answerer.losses(_test_dataset(answerer, rows, params), f"{label} test loss")
+    dataset = _test_dataset(answerer, rows, params)
+    losses = [answerer.loss(dataset[i]) for i in tqdm(range(len(dataset)), unit="row", desc=f"{label} test loss")]
     counts = [
         {
             "nats": loss,
@@ -41,7 +44,7 @@ def evaluate_dialogues(answerer: Answerer, params: Params, label: str) -> Findin
             "characters": len(answer["answer"]),
             "repetition": repetition(answer["answer"]),
         }
-        for (loss, targets), answer in zip(nats, answers, strict=True)
+        for (loss, targets), answer in zip(losses, answers, strict=True)
     ]
     intervals = bootstrap(counts, METRICS, settings.bootstrap_samples, settings.confidence, params.seed)
     photographs = [row["id"] for row in read_rows("fixed", ["id"])]
@@ -61,36 +64,44 @@ def evaluate_dialogues(answerer: Answerer, params: Params, label: str) -> Findin
 
 def _first_answers(answerer: Answerer, rows: Sequence[Row], params: Params, label: str) -> list[Row]:
     starts = picture_starts("test")
-    questions = []
+    room = answerer.model.config.text_config.max_position_embeddings - params.evaluate.max_new_tokens
+    questions, asked = [], []
     for number, row in enumerate(rows):
         prompt = row["texts"][0]["question"]
-        questions.append(Question(tuple(range(starts[number], starts[number] + prompt.count(IMAGE))), prompt))
+        question = Question(tuple(range(starts[number], starts[number] + prompt.count(IMAGE))), prompt)
+        if answerer.length(question) <= room:
+            questions.append(question)
+            asked.append(number)
     texts = answerer.answer(
         questions, pictures_of("test", params), params.evaluate.max_new_tokens, f"{label} test questions"
     )
+    said = dict(zip(asked, texts, strict=True))  # no answer where the question alone fills the decoder
     return [
-        _answer_row(row["id"], "test", "description", question.prompt, text, "".join(row["texts"][0]["answer"]))
-        for row, question, text in zip(rows, questions, texts, strict=True)
+        _answer_row(
+            row["id"],
+            "test",
+            "description",
+            row["texts"][0]["question"],
+            said.get(number, ""),
+            "".join(row["texts"][0]["answer"]),
+        )
+        for number, row in enumerate(rows)
     ]
 
 
 def _test_dataset(answerer: Answerer, rows: Sequence[Row], params: Params) -> SampleDataset:
+    """The rows' dialogues, cut off where the decoder's positions end."""
     starts = picture_starts("test")
-    samples = Samples.of(
-        (
-            range(starts[number], starts[number + 1]),
-            *answerer.encoder.dialogue([(turn["question"], turn["answer"]) for turn in row["texts"]]),
-        )
-        for number, row in enumerate(rows)
-    )
-    config = answerer.model.config
-    return SampleDataset(
-        samples,
-        pictures_of("test", params),
-        config.image_tokens,
-        answerer.encoder.token_id(IMAGE),
-        config.text_config.max_position_embeddings,
-    )
+    config, encoder = answerer.model.config, answerer.encoder
+    image_id = encoder.token_id(IMAGE)
+
+    def sample(number: int) -> Sample:
+        turns = [(turn["question"], turn["answer"]) for turn in rows[number]["texts"]]
+        whole = (range(starts[number], starts[number + 1]), *encoder.dialogue(turns))
+        return cut(whole, image_id, config.image_tokens, config.text_config.max_position_embeddings)
+
+    samples = Samples.of(sample(number) for number in range(len(rows)))
+    return SampleDataset(samples, pictures_of("test", params), config.image_tokens, image_id)
 
 
 def _answer_row(name: str, split: str, task: str, prompt: str, answer: str, reference: str) -> Row:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stages.common.errors import InputError, run_stage
-from stages.common.fetched import fetched_files
+from stages.common.fetched import fetched_file, fetched_files
 from stages.common.files import whole_folder, write_json, write_text
 from stages.common.params import Params, load_params
 from stages.common.paths import SHARDS
@@ -23,13 +23,12 @@ COUNTS = Path("reports/prepare/counts.json")
 
 def row_source(role: str) -> RowSource | None:
     """The rows of ``role``, sft or pretrain, and where their pictures are. Raises InputError for more than one file."""
-    data, images = fetched_files("prepare", f"{role}_data"), fetched_files("prepare", f"{role}_images")
-    if not data:
+    if not fetched_files("prepare", f"{role}_data"):
         return None
-    for name, found in ((f"{role}_data", data), (f"{role}_images", images)):
-        if len(found) > 1:
-            raise InputError(f"params.yaml: fetch.{name}.files: {len(found)} files; give one")
-    return RowSource(data[0], images[0] if images else None)
+    images = fetched_files("prepare", f"{role}_images")
+    return RowSource(
+        fetched_file("prepare", f"{role}_data"), fetched_file("prepare", f"{role}_images") if images else None
+    )
 
 
 def prepare_files(params: Params) -> dict:
@@ -39,6 +38,8 @@ def prepare_files(params: Params) -> dict:
     photographs = fetched_files("prepare", "photographs")
     with whole_folder(SHARDS) as folder:
         counts = write_files(row_source("pretrain"), sft, photographs, params, folder, QUARANTINE)
+        if "pretrain" in counts and not counts["pretrain"]["kept"].get("pretrain"):
+            raise InputError(f"{counts['pretrain']['file']} leaves no row to pretrain on; see {QUARANTINE}")
         if not photographs:  # the report asks for the split
             write_empty_shard(folder / "fixed-00000.parquet")
     return counts

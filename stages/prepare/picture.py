@@ -7,6 +7,7 @@ import warnings
 
 from PIL import Image
 
+from stages.common.shards import to_rgb
 from stages.prepare.quarantine import BadRow
 
 # Pillow reads much more, some of it by calling other programs.
@@ -63,6 +64,6 @@ def _decoded(data: bytes, max_pixels: int, side: int) -> tuple[str | None, Image
             raise BadRow("picture too narrow: scaled, it would have too many pixels")
         try:
             image.load()
-            return image.format, image if image.mode == "RGB" else image.convert("RGB")
+            return image.format, to_rgb(image)
         except Exception:
             raise BadRow("picture that cannot be decoded") from None

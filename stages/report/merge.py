@@ -217,7 +217,7 @@ def _read_evaluation(path: Path, name: str) -> Evaluation:
 def read_answers(path: Path) -> list[Answer]:
     """The captions and descriptions in an answers file, in its order; answers to questions are left out."""
     answers = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    for number, line in enumerate(_read(path).removesuffix("\n").split("\n"), start=1):
         where = f"{path}, line {number}"
         try:
             task = json.loads(line).get("task")
