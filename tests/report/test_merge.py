@@ -130,3 +130,11 @@ def test_a_scene_without_an_answer_is_named(inputs):
     inputs.write_answers("sft-short", {"小狗-dog": inputs.answer("有。")})
     with pytest.raises(InputError, match="no description of scene cat"):
         load_run(inputs.params, inputs.root)
+
+
+def test_line_separators_within_a_text_end_no_line(inputs):
+    """U+2028 and U+0085 stand in texts from the web, and JSON leaves them as they are."""
+    said = "第一行\u2028第二行\u0085第三行"
+    inputs.write_answers("pretrain", {scene: inputs.answer(said) for scene in ("小狗-dog", "cat")})
+    run = load_run(inputs.params, inputs.root)
+    assert run.checkpoints["pretrain"].answers["cat", "description"].answer == said

@@ -1,0 +1,119 @@
+"""Pictures of a split, cached or decoded at every access, on their way to a training step."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from transformers import AutoImageProcessor, CLIPVisionConfig, LlamaConfig
+
+from model.configuration import VlmConfig
+from model.modeling import VlmForConditionalGeneration
+from model.processing import image_processor
+from stages.common.chat import IGNORED
+from stages.common.features import CachedFeatures, load_pictures
+from stages.common.pictures import pixel_values
+from stages.common.samples import PadCollate, SampleDataset, Samples
+from stages.common.shards import PictureReader, picture_starts, read_images, write_shard
+
+SIDE, IMAGE_ID = 16, 3
+COUNTS = [1, 0, 2, 1] * 20  # pictures of each row
+
+
+def picture(rng: random.Random, mode: str = "RGB") -> bytes:
+    noise = np.random.default_rng(rng.randrange(10**6)).integers(0, 255, (rng.randrange(17, 40), 24, len(mode)))
+    buffer = io.BytesIO()
+    Image.fromarray(noise.astype(np.uint8).squeeze(), mode).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two shards of rows with no, one or two pictures."""
+    rng = random.Random(0)
+    rows = [
+        {"id": str(n), "images": [{"bytes": picture(rng), "path": f"{n}-{i}"} for i in range(count)], "scene": ""}
+        for n, count in enumerate(COUNTS)
+    ]
+    folder = tmp_path / "data/prepared"
+    folder.mkdir(parents=True)
+    write_shard(folder / "train-00000.parquet", [row | {"texts": []} for row in rows[:50]])
+    write_shard(folder / "train-00001.parquet", [row | {"texts": []} for row in rows[50:]])
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_pictures_are_numbered_through_all_rows(shards: Path) -> None:
+    names = [f"{n}-{i}" for n, count in enumerate(COUNTS) for i in range(count)]
+    assert [image["path"] for image in read_images("train")] == names
+    assert picture_starts("train").tolist() == [sum(COUNTS[:n]) for n in range(len(COUNTS) + 1)]
+    reader = PictureReader("train")
+    assert len(reader) == len(names)
+    for number in (79, 0, 41, 40, 3, 79, 12):
+        assert reader[number]["path"] == names[number]
+
+
+def network() -> VlmForConditionalGeneration:
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    torch.manual_seed(0)
+    config = VlmConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=SIDE,
+            patch_size=8,
+        ).to_dict(),
+        text_config=LlamaConfig(vocab_size=50, intermediate_size=16, tie_word_embeddings=True, **text).to_dict(),
+        image_token_index=IMAGE_ID,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+    )
+    return VlmForConditionalGeneration(config).eval()
+
+
+def samples() -> Samples:
+    starts = np.concatenate([[0], np.cumsum(COUNTS)])
+    rows = []
+    for number, count in enumerate(COUNTS):
+        ids = [1, *[IMAGE_ID] * count, 10 + number % 30, 9, 2]
+        rows.append((range(starts[number], starts[number + 1]), ids, [*[IGNORED] * (len(ids) - 2), 9, 2]))
+    return Samples.of(rows)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_decoded_pictures_and_cached_features_give_the_same_loss(shards: Path, workers: int) -> None:
+    """Rows without, with one and with two pictures, in batches of which some have no picture at all."""
+    model = network()
+    pixels = load_pictures("train", False, SIDE)
+    with torch.no_grad():
+        features = model.patch_features(torch.from_numpy(pixels[list(range(sum(COUNTS)))])).numpy()
+    losses = []
+    for pictures in (pixels, CachedFeatures(features)):
+        dataset = SampleDataset(samples(), pictures, model.config.image_tokens, IMAGE_ID)
+        assert dataset.decodes == (pictures is pixels)
+        batches = [[0, 1, 2], [1, 5, 9], [70, 3, 79], [2]]
+        loader = DataLoader(dataset, batch_sampler=batches, collate_fn=PadCollate(0), num_workers=workers)
+        with torch.no_grad():
+            losses.append([model(**batch).loss.item() for batch in loader])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert len(set(losses[0])) == 4
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L"])
+def test_training_sees_what_the_saved_processor_shows(mode: str, tmp_path: Path) -> None:
+    """Transparency included; pictures of any size."""
+    data = picture(random.Random(3), mode)
+    image_processor(SIDE).save_pretrained(tmp_path)
+    shown = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(
+        Image.open(io.BytesIO(data)), return_tensors="pt"
+    )
+    assert torch.allclose(pixel_values([{"bytes": data}], SIDE), shown["pixel_values"], atol=1e-5)
