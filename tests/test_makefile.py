@@ -109,7 +109,7 @@ def project(tmp_path: Path) -> Project:
 
 def test_make_alone_lists_the_targets(project: Project) -> None:
     listed = re.findall(r"^make (\w+) ", project.make().stdout, re.MULTILINE)
-    assert {"setup", "repro", "preset", "test", "lint", "lock", "clean"} <= set(listed)
+    assert {"setup", "repro", "full", "preset", "test", "lint", "lock", "clean"} <= set(listed)
     assert project.installs() == 0
 
 
@@ -120,6 +120,13 @@ def test_the_environment_is_made_once(project: Project) -> None:
     (project.folder / "requirements.lock").touch()
     project.setup()
     assert project.installs() == 1
+
+
+def test_full_writes_its_preset_and_goes_on_as_repro_does(project: Project) -> None:
+    project.make("full")
+    calls = project.calls_file.read_text(encoding="utf-8").splitlines()
+    wanted = ["-m stages.common.preset presets/full.args", "-m stages.common.params"]
+    assert [call for call in calls if call in wanted] == wanted
 
 
 def test_a_changed_lock_file_makes_it_anew(project: Project) -> None:
