@@ -36,7 +36,8 @@ def fit_answer(sentences: Sequence[str], max_len: int, fit: str, encoder: Encode
     for sentence in sentences:
         used += len(encoder.ids(sentence))
         if used > max_len:
-            return [] if fit == "filter" else shown
+            # What would stand between two sentences has no place at the end.
+            return [] if fit == "filter" or not shown else [*shown[:-1], shown[-1].rstrip()]
         shown.append(sentence)
     return shown
 

@@ -78,6 +78,12 @@ def test_sentences_that_fit_lead_the_answer(max_len: int) -> None:
         assert sum(map(tokens, answer[: len(shown) + 1])) > max_len
 
 
+def test_an_answer_that_is_shortened_ends_with_its_last_mark() -> None:
+    answer = ["红色的小狗。\n", "大树。\n", "大树。\n"]
+    assert fit_answer(answer, sum(map(tokens, answer[:2])), "sentence", ENCODER) == ["红色的小狗。\n", "大树。"]
+    assert fit_answer(answer, 100, "sentence", ENCODER) == answer
+
+
 def test_filter_is_all_or_nothing() -> None:
     answer = ROWS[0]["texts"][0]["answer"]
     whole = sum(map(tokens, answer))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -13,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from itertools import islice
 from math import floor
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +26,7 @@ from stages.common.params import Params
 from stages.common.shards import write_shard
 from stages.prepare.archive import index_archive
 from stages.prepare.picture import stored_picture
+from stages.prepare.processes import end_with_parent
 from stages.prepare.quarantine import BadRow, PutAside, Quarantine, open_quarantine
 from stages.prepare.rows import Rules, lot, make_row
 from stages.prepare.sources import Images, Job, Role, plan, raw_rows
@@ -135,8 +135,7 @@ def _start_process(stop: Event) -> None:
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent answers it
     pa.set_cpu_count(1)
-    # A killed parent says nothing, and a process without it would write on into the folder of the next run.
-    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+    end_with_parent()
 
 
 def _work(part: Part) -> Done:

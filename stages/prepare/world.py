@@ -22,6 +22,7 @@ from stages.common.params import DataParams, Params
 from stages.common.shards import write_shard
 from stages.common.world import BACKGROUNDS, COLOURS, KINDS, Group, Scene
 from stages.prepare.draw import compose
+from stages.prepare.processes import end_with_parent
 from stages.prepare.scene import SPLITS, group_boxes, relations_of, sample_scene, signature
 from stages.prepare.wording import texts_of
 
@@ -47,7 +48,7 @@ def write_world(params: Params, folder: Path) -> dict[str, int]:
     processes = min(params.machine.processes or os.cpu_count() or 1, len(shards))
     # spawn, not fork: the parent has threads (pyarrow), and a forked copy of their locks can hang.
     with (
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(processes, get_context("spawn"), end_with_parent) as pool,
         tqdm(total=sum(shard.stop - shard.start for shard in shards), unit="scene", desc="prepare") as bar,
     ):
         jobs = [pool.submit(_write_shard, params.data, params.seed, taken, shard, folder) for shard in shards]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -214,3 +219,30 @@ def test_an_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "a").write_text("new")
         raise RuntimeError
     assert (target / "a").read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="child processes are found through /proc")
+def test_killed_it_leaves_no_process_behind(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    shutil.copytree(ROOT / "data/eval", tmp_path / "data/eval")
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.Popen(
+        [sys.executable, "-m", "stages.prepare"],
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("data/.prepared.partial/train-*")):
+        assert time.monotonic() < deadline and run.poll() is None
+        time.sleep(0.05)
+    children = [
+        Path("/proc") / number for number in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    ]
+    run.kill()
+    run.wait()
+    while any(child.exists() and "zombie" not in (child / "status").read_text() for child in children):
+        assert time.monotonic() < deadline, "a process is still there"
+        time.sleep(0.05)
+    assert len(children) > 1
