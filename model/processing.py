@@ -28,9 +28,9 @@ _DEFAULT_SYSTEM = """\
 {{- DEFAULT -}}
 {%- endif -%}
 """
-_CHAT_TEMPLATE = """\
+_TURNS = """\
 {%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{{- BEFORE + '<|im_start|>' + message['role'] + '\\n' -}}
 {%- if message['content'] is string -%}
 {{- message['content'] -}}
 {%- else -%}
@@ -38,12 +38,20 @@ _CHAT_TEMPLATE = """\
 {{- '<image>' if part['type'] == 'image' else part['text'] -}}
 {%- endfor -%}
 {%- endif -%}
-{{- '<|im_end|>\\n' -}}
+{{- '<|im_end|>' + AFTER -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
-{{- '<|im_start|>assistant\\n' -}}
+{{- LAST + '<|im_start|>assistant\\n' -}}
 {%- endif -%}
 """
+
+
+def turns_template(separated: bool) -> str:
+    """ChatML in transformers' image-text form. Line breaks stand between turns (``separated``) or end each of them."""
+    newline, nothing = "'\\n'", "''"
+    before, after = ("('' if loop.first else '\\n')", nothing) if separated else (nothing, newline)
+    last = newline if separated else nothing
+    return _TURNS.replace("BEFORE", before).replace("AFTER", after).replace("LAST", last)
 
 
 def image_processor(image_size: int) -> CLIPImageProcessorPil:
@@ -112,7 +120,7 @@ def chat_template(tokenizer: PreTrainedTokenizerFast) -> str:
     default = _render(tokenizer, turns).removesuffix(f"{START}user\nQ 1{END}\n{START}assistant\nA 1{END}\n")
     # JSON's string literals are Jinja's too.
     start = _DEFAULT_SYSTEM.replace("DEFAULT", json.dumps(default, ensure_ascii=False)) if default else ""
-    template = start + _CHAT_TEMPLATE
+    template = start + turns_template(separated=False)
     probes = [(turns, False), (more, False), ([system, *more], False), (turns[:1], True), (more[:3], True)]
     for dialogue, header in probes:
         expected = _render(tokenizer, dialogue, add_generation_prompt=header)

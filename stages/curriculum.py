@@ -75,8 +75,8 @@ def phase_samples(
     def samples() -> Iterator[Sample]:
         nonlocal dropped, longest
         targets = found = 0
-        unit = "row" if target_tokens is None else "token"
-        with tqdm(total=target_tokens, unit=unit, desc=f"curriculum (at most {fit.max_len} tokens)") as bar:
+        total, unit = (len(starts) - 1, "row") if target_tokens is None else (target_tokens, "token")
+        with tqdm(total=total, unit=unit, desc=f"curriculum (at most {fit.max_len} tokens)") as bar:
             for number, dialogue in dialogues:
                 if target_tokens is not None and targets >= target_tokens:
                     break

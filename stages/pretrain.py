@@ -37,8 +37,9 @@ def caption_samples(split: str, loop: PretrainParams, image_tokens: int, encoder
     image_id = encoder.token_id(IMAGE)
 
     def samples() -> Iterator[Sample]:
-        rows = tqdm(read_rows(split, ["texts"], loop.scenes), unit="row", desc=f"pretrain: texts of {split}")
-        for number, row in enumerate(rows):
+        rows = read_rows(split, ["texts"], loop.scenes)
+        total = min(len(starts) - 1, loop.scenes or len(starts))
+        for number, row in enumerate(tqdm(rows, total=total, unit="row", desc=f"pretrain: texts of {split}")):
             turns = [text for text in row["texts"] if text["task"] == "turn"]
             if not turns:
                 rng = random.Random(f"{seed}/pretrain/{number}")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from model.processing import with_image_token
-from stages.common.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS, START
+from model.processing import turns_template, with_image_token
+from stages.common.chat import END, PAD, SPECIAL_TOKENS, START
 from stages.common.errors import InputError, run_stage
 from stages.common.fetched import fetched_folder
 from stages.common.files import whole_folder
@@ -64,7 +64,7 @@ def train_tokenizer(texts: Iterator[str], params: TokenizerParams) -> PreTrained
             f"params.yaml: tokenizer.vocab_size: the corpus needs {len(fast)} tokens for its characters alone, "
             f"not {params.vocab_size}; raise it"
         )
-    fast.chat_template = CHAT_TEMPLATE
+    fast.chat_template = turns_template(separated=True)
     return fast
 
 

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 
-from model.convert import ConversionError, load_clip
 from stages.common.batches import BatchPlan, plan_batches
 from stages.common.chat import Encoder, load_tokenizer
 from stages.common.errors import InputError, run_stage
@@ -221,10 +220,15 @@ def save_clip(model: CLIPModel | CLIPVisionModel, image_size: int) -> None:
 
 def fetched_clip(params: Params) -> CLIPVisionModel:
     """Raises InputError if the files are no complete CLIP, or one for other pictures."""
+    folder = fetched_folder("vision", "vision")
     try:
-        model = load_clip(fetched_folder("vision", "vision"))
-    except ConversionError as error:
-        raise InputError(f"fetch.vision: {error}") from None
+        model, found = CLIPVisionModel.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # files of several formats, each with errors of its own
+        raise InputError(f"fetch.vision: {folder} holds no CLIP: {' '.join(str(error).split())}") from None
+    if found["missing_keys"]:
+        raise InputError(f"fetch.vision: {folder} holds no complete CLIP, without {min(found['missing_keys'])}")
     for name, wanted in (("image_size", params.data.image_size), ("patch_size", params.vision.patch_size)):
         if getattr(model.config, name) != wanted:
             section = "data" if name == "image_size" else "vision"

@@ -15,25 +15,6 @@ PAD, START, END, IMAGE = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>
 SPECIAL_TOKENS = (PAD, START, END, IMAGE)
 IGNORED = -100  # label of a position that is no target
 
-# Jinja's own whitespace must not leak into the prompt, hence the dashes.
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-{{- '' if loop.first else '\\n' -}}
-{{- '<|im_start|>' + message['role'] + '\\n' -}}
-{%- if message['content'] is string -%}
-{{- message['content'] -}}
-{%- else -%}
-{%- for part in message['content'] -%}
-{{- '<image>' if part['type'] == 'image' else part['text'] -}}
-{%- endfor -%}
-{%- endif -%}
-{{- '<|im_end|>' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-{{- '\\n<|im_start|>assistant\\n' -}}
-{%- endif -%}
-"""
-
 
 def load_tokenizer(folder: Path = TOKENIZER) -> PreTrainedTokenizerFast:
     """Raises InputError where the stage tokenizer has not run yet."""

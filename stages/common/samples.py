@@ -24,6 +24,7 @@ Sample = tuple[Sequence[int], Sequence[int], Sequence[int]]  # numbers of its pi
 # Sequences are padded to a multiple of this. On a CPU every new shape of a matrix product costs a compiled kernel, and
 # with as many shapes as batches a step took 190 ms after 400 steps where it had taken 130 at first; with few, 105.
 _LENGTH_STEP = 16
+_CHUNK = 100_000  # samples: an Arrow list array counts its numbers in 32 bits
 _SCHEMA = pa.schema(
     [
         ("pictures", pa.list_(pa.int32())),  # their numbers in the split, in the order of their placeholders
@@ -62,7 +63,10 @@ class Samples(Sequence[Sample]):
         return int((self._columns[2][0] != IGNORED).sum())
 
     def write(self, path: Path) -> None:
-        columns = [pa.ListArray.from_arrays(starts.astype(np.int32), numbers) for numbers, starts in self._columns]
+        columns = [
+            pa.chunked_array([_lists(*column, first) for first in range(0, max(len(self), 1), _CHUNK)])
+            for column in self._columns
+        ]
         pq.write_table(pa.table(columns, schema=_SCHEMA), path, compression="zstd")
 
     @classmethod
@@ -70,13 +74,21 @@ class Samples(Sequence[Sample]):
         """Raises InputError where the stage curriculum has not run yet."""
         if not path.exists():
             raise InputError(f"{path} is missing: run `dvc repro curriculum` first")
-        table = pq.read_table(path, schema=_SCHEMA).combine_chunks()
+        table = pq.read_table(path, schema=_SCHEMA)
         columns = []
         for name in _SCHEMA.names:
-            column = table.column(name)
-            lists = column.chunk(0) if column.num_chunks else pa.array([], _SCHEMA.field(name).type)
-            columns.append((lists.values.to_numpy(), lists.offsets.to_numpy().astype(np.int64)))
+            chunks = table.column(name).chunks
+            lengths = [chunk.value_lengths().to_numpy() for chunk in chunks]
+            numbers = [chunk.flatten().to_numpy() for chunk in chunks]
+            starts = np.concatenate([[0], np.cumsum(np.concatenate([[], *lengths]), dtype=np.int64)]).astype(np.int64)
+            columns.append((np.concatenate([np.zeros(0, np.int32), *numbers]), starts))
         return cls(columns)
+
+
+def _lists(numbers: np.ndarray, starts: np.ndarray, first: int) -> pa.ListArray:
+    """Samples ``first`` and after of a column, a chunk of them."""
+    starts = starts[first : first + _CHUNK + 1]
+    return pa.ListArray.from_arrays((starts - starts[0]).astype(np.int32), numbers[starts[0] : starts[-1]])
 
 
 def count_targets(labels: Sequence[int]) -> int:

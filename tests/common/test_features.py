@@ -117,3 +117,15 @@ def test_training_sees_what_the_saved_processor_shows(mode: str, tmp_path: Path)
         Image.open(io.BytesIO(data)), return_tensors="pt"
     )
     assert torch.allclose(pixel_values([{"bytes": data}], SIDE), shown["pixel_values"], atol=1e-5)
+
+
+def test_samples_come_back_from_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces, because Arrow counts the numbers of a list array in 32 bits; and without any."""
+    monkeypatch.setattr("stages.common.samples._CHUNK", 7)
+    for number, written in enumerate((samples(), Samples.of([]))):
+        written.write(tmp_path / f"{number}.parquet")
+        read = Samples.read(tmp_path / f"{number}.parquet")
+        assert [[part.tolist() for part in sample] for sample in read] == [
+            [part.tolist() for part in sample] for sample in written
+        ]
+        assert len(read) == len(written)

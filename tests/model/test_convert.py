@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from model import VlmForConditionalGeneration, convert
-from model.commands import ConversionError, run_command
+from model.commands import ConversionError
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -41,19 +41,9 @@ def state() -> State:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str]]:
+def command(command_line: Callable) -> Callable[..., tuple[int, str]]:
     """Runs ``python -m model.convert`` in this process: exit code and what it said."""
-
-    def run(*arguments: str | Path) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["convert", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            run_command(convert.main)
-        except SystemExit as stop:
-            return stop.code, capsys.readouterr().err
-        return 0, capsys.readouterr().out
-
-    return run
+    return command_line(convert.main)
 
 
 def save(state: object, path: Path) -> Path:

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from model import VlmForConditionalGeneration, export
-from model.commands import run_command
 from model.convert import convert, set_special_tokens
 from model.processing import build_processor, with_image_token
+from tests.model.asking import asked
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STRANGER = """
@@ -48,19 +48,9 @@ print(json.dumps(result))
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str]]:
+def command(command_line: Callable) -> Callable[..., tuple[int, str]]:
     """Runs ``python -m model.export`` in this process: exit code and what it said."""
-
-    def run(*arguments: str | Path) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            run_command(export.main)
-        except SystemExit as stop:
-            return stop.code, capsys.readouterr().err
-        return 0, capsys.readouterr().out
-
-    return run
+    return command_line(export.main)
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +103,7 @@ def test_a_process_without_our_code_gets_the_same(linear: Path, tmp_path: Path, 
     content = [{"type": "image", "image": Image.open(tmp_path / "picture.png")}, {"type": "text", "text": "狗?"}]
     for kind, source in sources.items():
         network, processor = AutoModelForImageTextToText.from_pretrained(source), AutoProcessor.from_pretrained(source)
-        inputs = processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
+        inputs = asked(processor, content)
         with torch.no_grad():
             expected = network(**inputs).logits
         assert expected.std() > 0.1

@@ -21,6 +21,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProces
 from model import VlmForConditionalGeneration
 from model.convert import convert, load_minimind, vision_language_model
 from tests.model import reference
+from tests.model.asking import asked
 
 UPSTREAM = Path(__file__).parents[3] / "shared/upstream"
 TINY = UPSTREAM / "minimind-v-tiny"
@@ -118,13 +119,7 @@ def test_greedy_answers_are_the_same(processor: LlavaProcessor, network: VlmForC
     for expected in json_file("expected_greedy.json"):
         picture = {"type": "image", "image": Image.open(TINY / "images" / expected["image"])}
         content = [picture, {"type": "text", "text": "\n" + expected["prompt"]}]
-        inputs = processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
+        inputs = asked(processor, content)
         theirs = [processor.image_token_id if token == PLACEHOLDER else token for token in expected["prompt_ids"]]
         assert inputs["input_ids"][0].tolist() == theirs
         ids = network.generate(**inputs, max_new_tokens=len(expected["greedy_ids"]), do_sample=False)
@@ -257,13 +252,7 @@ def test_its_answers_are_those_of_the_papers_model(small: Path) -> None:
             {"type": "image", "image": picture(size, mode)} if text == "<image>" else {"type": "text", "text": text}
             for text in re.split("(<image>)", turns[0])
         ]
-        inputs = processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
+        inputs = asked(processor, content)
         answer = network.generate(**inputs, max_new_tokens=4, do_sample=False)[0, prompt:].tolist()
         assert answer == ids[prompt : prompt + len(answer)]
         assert len(answer) == 4 or answer[-1] == processor.tokenizer.eos_token_id

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stages.common import chat
 from stages.common.pictures import image_processor
+from stages.prepare import rows
 from stages.prepare.picture import middle_square, stored_picture
 from stages.prepare.quarantine import BadRow
 from stages.prepare.rows import MAX_LINE, Made, RawRow, Rules, lot, make_row, raw_row_of_line
@@ -269,3 +271,8 @@ def test_pictures_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert load_reason(images, "link.jpg") == "image file of more than 4 bytes"
     monkeypatch.setattr(Path, "stat", lambda _: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     assert load_reason(images, "link.jpg") == "image cannot be read"
+
+
+def test_marks_of_a_dialogue_are_those_of_the_chat_template() -> None:
+    """A text that holds one would forge a turn; reading them from stages.common.chat would load transformers."""
+    assert set(rows._SPECIAL) == set(chat.SPECIAL_TOKENS) - {chat.IMAGE} and rows._IMAGE == chat.IMAGE
