@@ -30,7 +30,7 @@ _DEFAULT_SYSTEM = """\
 """
 _TURNS = """\
 {%- for message in messages -%}
-{{- BEFORE + '<|im_start|>' + message['role'] + '\\n' -}}
+BEFORE{{- '<|im_start|>' + message['role'] + '\\n' -}}
 {%- if message['content'] is string -%}
 {{- message['content'] -}}
 {%- else -%}
@@ -38,19 +38,17 @@ _TURNS = """\
 {{- '<image>' if part['type'] == 'image' else part['text'] -}}
 {%- endfor -%}
 {%- endif -%}
-{{- '<|im_end|>' + AFTER -}}
+{{- '<|im_end|>AFTER' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
-{{- LAST + '<|im_start|>assistant\\n' -}}
+{{- 'LAST<|im_start|>assistant\\n' -}}
 {%- endif -%}
 """
 
 
 def turns_template(separated: bool) -> str:
     """ChatML in transformers' image-text form. Line breaks stand between turns (``separated``) or end each of them."""
-    newline, nothing = "'\\n'", "''"
-    before, after = ("('' if loop.first else '\\n')", nothing) if separated else (nothing, newline)
-    last = newline if separated else nothing
+    before, after, last = ("{{- '' if loop.first else '\\n' -}}\n", "", "\\n") if separated else ("", "\\n", "")
     return _TURNS.replace("BEFORE", before).replace("AFTER", after).replace("LAST", last)
 
 
