@@ -13,6 +13,7 @@ from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from model.configuration import image_tokens
@@ -67,10 +68,13 @@ def phase_samples(
 ) -> PhaseSamples:
     """Samples until they hold ``target_tokens`` targets, fewer where next to nothing fits; None: all there are.
 
-    ``dialogues`` are (row, its texts); the pictures of row r have the numbers ``starts[r]`` to ``starts[r + 1]``.
+    ``dialogues`` are (row, its texts); the pictures of row r have the numbers ``starts[r]`` to ``starts[r + 1]``. The
+    world's descriptions come before its questions, as in files that were put together source by source: in a random
+    order, training without shuffling would be no different from training with it.
     """
     image_id = encoder.token_id(IMAGE)
     dropped = longest = 0
+    asks: list[bool] = []  # per sample: whether it holds questions of the world
 
     def samples() -> Iterator[Sample]:
         nonlocal dropped, longest
@@ -91,12 +95,15 @@ def phase_samples(
                     found += 1
                     targets += learnt
                     longest = max(longest, *(sum(map(len, map(encoder.ids, answer))) for _, answer in turns))
+                    asks.append(dialogue[0]["task"] not in ("turn", "description"))
                     bar.update(1 if target_tokens is None else learnt)
                     yield sample
                 elif target_tokens is not None and dropped > 10 * (found + 1000):
                     break  # next to nothing fits
 
     found = Samples.of(samples())
+    if any(asks):
+        found = Samples.of(found[number] for number in np.argsort(asks, kind="stable"))
     return PhaseSamples(found, dropped, min(longest, fit.max_len))
 
 

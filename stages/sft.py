@@ -40,7 +40,9 @@ def main() -> None:
         model,
         dataset,
         PadCollate(tokenizer.pad_token_id),
-        plan_batches(dataset.lengths, loop.batch_tokens, loop.batch_size, loop.epochs, loop.shuffle, params.seed),
+        plan_batches(
+            dataset.lengths, loop.batch_tokens, loop.batch_size, loop.epochs, loop.shuffled(phase), params.seed
+        ),
         loop,
         params,
         [

@@ -10,7 +10,7 @@ import pytest
 
 from tests.repository import Repository
 
-PHASES = ("short", "medium", "long", "direct")
+PHASES = ("short", "medium", "long", "direct", "order")
 EVALUATIONS = {"evaluate-pretrain", *(f"evaluate@{phase}" for phase in PHASES)}
 
 pytestmark = pytest.mark.slow
@@ -111,7 +111,9 @@ def test_the_projector_leaves_what_comes_before_it_alone(repository: Repository)
 
 
 def test_a_new_phase_in_params_is_a_new_stage(repository: Repository) -> None:
-    phase = "+sft.phases.extra={after: sft-long, max_len: 48, fit: null, target_tokens: 500, match: null}"
+    phase = (
+        "+sft.phases.extra={after: sft-long, max_len: 48, fit: null, target_tokens: 500, match: null, shuffle: null}"
+    )
     ran = repository.stages_run("dvc", "exp", "run", "-S", phase)
     assert ran == {"curriculum", "sft@extra", "evaluate@extra", "report"}
     metrics = json.loads((repository.root / "reports/metrics.json").read_text(encoding="utf-8"))

@@ -47,7 +47,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation not in (bool, bool | None):
             raise ValueError(f"{str(value).lower()} is not a value for it")
         return value
 
@@ -192,6 +192,7 @@ class PhaseParams(Section):
     fit: Literal["sentence", "filter", "cut"] | None
     target_tokens: Positive | None
     match: Name | None
+    shuffle: bool | None
 
 
 class SftParams(TokenLoopParams):
@@ -208,6 +209,11 @@ class SftParams(TokenLoopParams):
     def fitted(self, phase: str) -> str:
         """How ``phase`` makes texts fit."""
         return self.phases[phase].fit or self.fit
+
+    def shuffled(self, phase: str) -> bool:
+        """Whether ``phase`` draws a new order of samples each epoch."""
+        own = self.phases[phase].shuffle
+        return self.shuffle if own is None else own
 
     def chain(self, phase: str) -> list[str]:
         """The phases from pretraining up to and including ``phase``."""

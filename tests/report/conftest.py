@@ -22,9 +22,9 @@ SCENES = (
     Scene("cat", "room", (Group("cat", "black", 2, 1, 1, BOX),), ()),
 )
 PHASES = {
-    "short": {"after": "pretrain", "max_len": 32, "fit": None, "target_tokens": 1000, "match": None},
-    "long": {"after": "sft-short", "max_len": None, "fit": None, "target_tokens": 2000, "match": None},
-    "direct": {"after": "pretrain", "max_len": None, "fit": None, "target_tokens": None, "match": "long"},
+    "short": {"after": "pretrain", "max_len": 32, "target_tokens": 1000, "match": None},
+    "long": {"after": "sft-short", "max_len": None, "target_tokens": 2000, "match": None},
+    "direct": {"after": "pretrain", "max_len": None, "target_tokens": None, "match": "long"},
 }
 COUNTED = {"short": 1003, "long": 2001, "direct": 3004}
 CHAIR_I = {"pretrain": 0.30, "sft-short": 0.20, "sft-long": 0.10, "sft-direct": 0.20}
@@ -42,7 +42,7 @@ class Inputs:
     def __init__(self, root: Path) -> None:
         self.root = root
         raw = yaml.safe_load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"))
-        raw["sft"]["phases"] = {name: dict(phase) for name, phase in PHASES.items()}
+        raw["sft"]["phases"] = {name: phase | {"fit": None, "shuffle": None} for name, phase in PHASES.items()}
         raw["sft"]["epochs"] = 2
         self.raw = raw
         self.write_pictures(SCENES)
