@@ -101,6 +101,10 @@ class Encoder:
             self._cache[text] = self._tokenizer.encode(text, add_special_tokens=False)
         return self._cache[text]
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Where in ``text`` the characters of each of its tokens stand."""
+        return self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).offsets
+
     def prompt(self, question: str) -> list[int]:
         """What stands before the answer to a first question. ``question`` has `<image>` where a picture stands."""
         return self.ids(self.frame.start + question + self.frame.answer)

@@ -1,8 +1,8 @@
 """Stage evaluate@checkpoint: answers for test scenes, and what is right in them: `python -m stages.evaluate NAME`.
 
 in: data/{prepared,tokenizer,features}, the checkpoint; params seed, data, encode.cache, evaluate.
-out: reports/evaluation/<checkpoint>/{metrics.json, answers.jsonl, samples.txt}, and the same in epoch-<number>/ for
-each checkpoint that was kept after an earlier epoch
+out: reports/evaluation/<checkpoint>/{metrics.json, resamples.parquet, answers.jsonl, samples.txt}, and the same in
+epoch-<number>/ for each checkpoint that was kept after an earlier epoch
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from model.modeling import count_parameters
@@ -22,10 +25,12 @@ from stages.common.params import Params, load_params
 from stages.common.paths import EVALUATIONS
 from stages.evaluate.answers import Answerer
 from stages.evaluate.dialogues import evaluate_dialogues
-from stages.evaluate.metrics import interval_row, samples_text
 from stages.evaluate.scenes import evaluate_scenes
+from stages.evaluate.texts import samples_text
 
-_TOLD = ("loss", "chair_i", "precision", "recall", "pope_accuracy", "length")  # in the terminal, where there is one
+RESAMPLES = "resamples.parquet"  # a column per figure, a row per resample: the same scenes for every checkpoint
+# In the terminal, where there are such figures.
+_TOLD = ("loss", "chair_i", "precision", "recall", "pope_accuracy", "swap_gap_object", "length")
 
 
 def evaluate(name: str, params: Params, folder: Path) -> None:
@@ -33,18 +38,21 @@ def evaluate(name: str, params: Params, folder: Path) -> None:
     parameters, vision_parameters = count_parameters(model)
     answerer = Answerer(model, load_tokenizer(), params.evaluate.batch_size)
     judge = evaluate_scenes if params.data.source == "world" else evaluate_dialogues
-    scenes, intervals, rows, shown = judge(answerer, params, name)
+    scenes, estimates, series, rows, shown = judge(answerer, params, name)
     metrics = {
         "checkpoint": name,
         "parameters": parameters,
         "parameters_vision": vision_parameters,
         "scenes": scenes,
-        "intervals": {metric: interval_row(interval) for metric, interval in intervals.items()},
+        "intervals": {metric: estimate.row() for metric, estimate in estimates.items()},
+        "series": series,
     }
     write_json(folder / "metrics.json", metrics)
+    resampled = {metric: estimate.resampled for metric, estimate in estimates.items() if len(estimate.resampled)}
+    pq.write_table(pa.table({metric: row.astype(np.float32) for metric, row in resampled.items()}), folder / RESAMPLES)
     write_text(folder / "answers.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     write_text(folder / "samples.txt", samples_text(parameters, shown))
-    print(f"{name}: " + ", ".join(f"{metric} {intervals[metric].value:.3f}" for metric in _TOLD if metric in intervals))
+    print(f"{name}: " + ", ".join(f"{metric} {estimates[metric].value:.3f}" for metric in _TOLD if metric in estimates))
 
 
 def main() -> None:

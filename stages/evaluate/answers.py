@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from model import VlmForConditionalGeneration
-from stages.common.chat import IMAGE, Encoder
+from stages.common.chat import IGNORED, IMAGE, Encoder
 from stages.common.features import Pictures
-from stages.common.samples import PadCollate, count_targets
+from stages.common.samples import PadCollate, SampleDataset
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ class Answerer:
         numbers = [number for question in questions for number in question.pictures]
         if not numbers:
             return None
-        shown = torch.from_numpy(pictures[numbers]).float().to(self.model.device)
-        return shown if pictures.key == "patch_features" else self.model.patch_features(shown)
+        return self._features(torch.from_numpy(pictures[numbers]), pictures.key)
 
     def _embed(self, rows: Sequence[list[int]], seen: Tensor | None) -> tuple[Tensor, Tensor]:
         """Left-padded embeddings [B, T, D] and their mask [B, T]."""
@@ -98,10 +98,40 @@ class Answerer:
         index = torch.tensor(words, device=logits.device).expand(len(prompts), -1).unsqueeze(-1)
         return logits.gather(-1, index).sum((1, 2)).cpu()
 
+    @torch.no_grad()  # not inference mode: a probe is trained on them
+    def image_tokens(self, pictures: Pictures, count: int) -> tuple[Tensor, Tensor]:
+        """Of the first ``count`` pictures: patch features [N, P, D_vision], and the image tokens [N, T, D] that the
+        projector makes of them."""
+        features, tokens = [], []
+        for start in range(0, count, self._batch_size):
+            shown = torch.from_numpy(pictures[list(range(start, min(start + self._batch_size, count)))])
+            features.append(self._features(shown, pictures.key))
+            tokens.append(self.model.model.multi_modal_projector(features[-1]))
+        return torch.cat(features), torch.cat(tokens)
+
+    def _features(self, shown: Tensor, key: str) -> Tensor:
+        """Patch features of pictures, or of what the cache holds of them."""
+        shown = shown.float().to(self.model.device)
+        return shown if key == "patch_features" else self.model.patch_features(shown)
+
     @torch.inference_mode()
-    def loss(self, item: dict[str, Any]) -> tuple[float, int]:
-        """A sample's summed cross-entropy, in nats, and its number of targets."""
-        batch = PadCollate(self._tokenizer.pad_token_id)([item])
-        targets = count_targets(batch["labels"][:, 1:])
-        batch = {name: value.to(self.model.device) for name, value in batch.items()}
-        return float(self.model(**batch, num_items_in_batch=1).loss) if targets else 0.0, targets
+    def target_losses(self, dataset: SampleDataset, label: str) -> list[np.ndarray]:
+        """Cross-entropy, in nats, of each target token in turn, an array per sample."""
+        collate = PadCollate(self._tokenizer.pad_token_id)
+        order = sorted(range(len(dataset)), key=lambda number: -dataset.lengths[number])  # little is spent on padding
+        losses: dict[int, np.ndarray] = {}
+        with tqdm(total=len(order), unit="text", desc=label) as bar:
+            for start in range(0, len(order), self._batch_size):
+                part = order[start : start + self._batch_size]
+                batch = collate([dataset[number] for number in part])
+                ids, labels = (batch.pop(name).to(self.model.device) for name in ("input_ids", "labels"))
+                seen = next((self._features(shown, key) for key, shown in batch.items()), None)
+                hidden = self.model.model(inputs_embeds=self.model.embed(ids, seen), use_cache=False).last_hidden_state
+                targets = labels[:, 1:]
+                chosen = targets != IGNORED
+                logits = self.model.lm_head(hidden[:, :-1][chosen]).float()
+                nats = cross_entropy(logits, targets[chosen], reduction="none").cpu().numpy()
+                ends = chosen.sum(1).cumsum(0).cpu().numpy()
+                losses |= dict(zip(part, np.split(nats, ends[:-1]), strict=True))
+                bar.update(len(part))
+        return [losses[number] for number in range(len(dataset))]

@@ -8,20 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from stages.common.chat import IMAGE
 from stages.common.params import Params
-from stages.common.samples import Sample, SampleDataset, Samples, cut
+from stages.common.samples import cut
 from stages.common.shards import picture_starts, read_rows
 from stages.evaluate.answers import Answerer, Question
+from stages.evaluate.bootstrap import Bootstrap, ratio
 from stages.evaluate.findings import Findings, pictures_of
-from stages.evaluate.metrics import bootstrap, ratio, repetition
+from stages.evaluate.grounding import SWAP_METRICS, Classified, classify_tokens, swap_counts
+from stages.evaluate.texts import repetition
 
 # The long one is what MiniMind-V's own evaluation asks, the short one a prompt of its pretraining data.
 PROMPTS = {"description": f"{IMAGE}\n描述一下这个图像的内容。", "caption": f"{IMAGE}\n提供给定图像的简要描述。"}
 METRICS = {
-    "loss": ratio("nats", "targets"),
     "length": ratio("characters", "texts"),
     "repetition": ratio("repetition", "texts"),
 }
@@ -34,19 +33,12 @@ def evaluate_dialogues(answerer: Answerer, params: Params, label: str) -> Findin
     settings = params.evaluate
     rows = list(read_rows("test", ["id", "texts"], settings.scenes))
     answers = _first_answers(answerer, rows, params, label)
-    dataset = _test_dataset(answerer, rows, params)
-    losses = [answerer.loss(dataset[i]) for i in tqdm(range(len(dataset)), unit="row", desc=f"{label} test loss")]
-    counts = [
-        {
-            "nats": loss,
-            "targets": targets,
-            "texts": 1,
-            "characters": len(answer["answer"]),
-            "repetition": repetition(answer["answer"]),
-        }
-        for (loss, targets), answer in zip(losses, answers, strict=True)
+    written_counts = [
+        {"texts": 1, "characters": len(row["answer"]), "repetition": repetition(row["answer"])} for row in answers
     ]
-    intervals = bootstrap(counts, METRICS, settings.bootstrap_samples, settings.confidence, params.seed)
+    swaps = swap_counts(answerer, _test_texts(answerer, rows), pictures_of("test", params), f"{label} test")
+    bootstrap = Bootstrap(len(rows), settings.bootstrap_samples, settings.confidence, params.seed)
+    estimates = bootstrap.of_sums(swaps, SWAP_METRICS) | bootstrap.of_sums(written_counts, METRICS)
     photographs = [row["id"] for row in read_rows("fixed", ["id"])]
     written = answers
     shown: list[tuple[str, str]] = []
@@ -59,7 +51,7 @@ def evaluate_dialogues(answerer: Answerer, params: Params, label: str) -> Findin
             _answer_row(name, "fixed", task, prompt, text, "") for name, text in zip(photographs, texts, strict=True)
         ]
         shown = shown or list(zip(photographs, texts, strict=True))
-    return Findings(len(rows), intervals, written, shown)
+    return Findings(len(rows), estimates, {}, written, shown)
 
 
 def _first_answers(answerer: Answerer, rows: Sequence[Row], params: Params, label: str) -> list[Row]:
@@ -89,19 +81,20 @@ def _first_answers(answerer: Answerer, rows: Sequence[Row], params: Params, labe
     ]
 
 
-def _test_dataset(answerer: Answerer, rows: Sequence[Row], params: Params) -> SampleDataset:
+def _test_texts(answerer: Answerer, rows: Sequence[Row]) -> list[Classified]:
     """The rows' dialogues, cut off where the decoder's positions end."""
     starts = picture_starts("test")
     config, encoder = answerer.model.config, answerer.encoder
     image_id = encoder.token_id(IMAGE)
-
-    def sample(number: int) -> Sample:
-        turns = [(turn["question"], turn["answer"]) for turn in rows[number]["texts"]]
-        whole = (range(starts[number], starts[number + 1]), *encoder.dialogue(turns))
-        return cut(whole, image_id, config.image_tokens, config.text_config.max_position_embeddings)
-
-    samples = Samples.of(sample(number) for number in range(len(rows)))
-    return SampleDataset(samples, pictures_of("test", params), config.image_tokens, image_id)
+    texts = []
+    for number, row in enumerate(rows):
+        turns = [(turn["question"], turn["answer"]) for turn in row["texts"]]
+        ids, labels, classes = classify_tokens(encoder, turns, lambda text: ())
+        whole = (range(starts[number], starts[number + 1]), ids, labels)
+        texts.append(
+            Classified(cut(whole, image_id, config.image_tokens, config.text_config.max_position_embeddings), classes)
+        )
+    return texts
 
 
 def _answer_row(name: str, split: str, task: str, prompt: str, answer: str, reference: str) -> Row:

@@ -6,14 +6,16 @@ from typing import Any, NamedTuple
 
 from stages.common.features import Pictures, load_pictures
 from stages.common.params import Params
-from stages.evaluate.metrics import Interval
+from stages.evaluate.bootstrap import Estimate
 
 
 class Findings(NamedTuple):
-    """``rows``: one per answer. ``shown``: (name, description) of the fixed pictures."""
+    """``series``: figures along something, such as the sentences of a text. ``rows``: one per answer. ``shown``:
+    (name, description) of the fixed pictures."""
 
     scenes: int
-    intervals: dict[str, Interval]
+    estimates: dict[str, Estimate]
+    series: dict[str, list[dict[str, Any]]]
     rows: list[dict[str, Any]]
     shown: list[tuple[str, str]]
 

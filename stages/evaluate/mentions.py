@@ -36,7 +36,7 @@ def _lookalikes() -> set[str]:
     花白 and 花瓣 are no 花, 树干 is no 树: the word and the character after it, from the clauses on parts. Of the
     phrases about backgrounds, the whole phrase: they never name an object.
     """
-    any_kind = re.compile(_any_of(_KIND_OF))
+    any_kind = re.compile(any_of(_KIND_OF))
     clauses = [part for kind in KINDS.values() for part in kind.parts]
     parts = {
         clause[match.start() : match.end() + 1]
@@ -48,21 +48,21 @@ def _lookalikes() -> set[str]:
     return parts | {phrase for phrase in phrases if any_kind.search(phrase)}
 
 
-def _any_of(words: Iterable[str]) -> str:
+def any_of(words: Iterable[str]) -> str:
     """Longest first: 气球 is no 球."""
     return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
 
 
 _GUARDS = (_lookalikes() | _COMPOUNDS) - set(_KIND_OF)
 # 花白 is a guard, yet in 花白色 the 白 belongs to the colour.
-_OBJECT = re.compile(f"(?:{_any_of(_GUARDS)})(?!色)|(?P<kind>{_any_of(_KIND_OF)})")
-_CLAUSE = re.compile(r"[^，。；：！？…,.;:!?\r\n]+")
+_OBJECT = re.compile(f"(?:{any_of(_GUARDS)})(?!色)|(?P<kind>{any_of(_KIND_OF)})")
+CLAUSE = re.compile(r"[^，。；：！？…,.;:!?\r\n]+")
 # The last of these before an object decides: 没有猫但有狗 denies the cat alone, 没有狗、猫和鱼 all three.
 _VERDICT = re.compile(
     r"(?P<no>(?<![淹沉埋出])没有?(?:能?(?:看[到见]|发现|找到))?|(?:未|不能|无法)(?:看[到见]|发现|找到)"
     r"|看不[到见]|不是有?|不存在|并无)|有|是|但|却|看[到见]"
 )
-_COLOUR = f"({_any_of(_COLOUR_OF)})"
+_COLOUR = f"({any_of(_COLOUR_OF)})"
 # 红色的小狗, 红色小狗, 红色的小汽车, 穿红色衣服的女士, 穿着红色的衣服的女士
 _BEFORE = re.compile(f"{_COLOUR}的?(?:衣服的?)?[大小]?$")
 # 小狗是红色的, 小狗的颜色是红色, 女士的衣服是红色的; nothing else may follow: 小狗是红色的气球, 小狗是红色的天空
@@ -72,13 +72,18 @@ _WEARS = rf"(?:身上?)?穿[着了]?(?:一[件身])?{_COLOUR}的?衣服(?!的)"
 _AFTER = re.compile(f"{_IS}|{_WEARS}")
 
 
+def colour_spans(text: str) -> list[tuple[int, int]]:
+    """Where the words for colours stand."""
+    return [match.span() for match in re.finditer(_COLOUR, text)]
+
+
 def find_mentions(text: str) -> list[Mention]:
     """All mentions in order; of two words that overlap, the one that starts first, then the longer.
 
     Any text is allowed, however broken. A denial reaches to the end of its clause or to the next 有, 是, 但;
     one that follows its object (小狗没有出现) is not seen.
     """
-    return [mention for clause in _CLAUSE.finditer(text) for mention in _in_clause(clause.group(), clause.start())]
+    return [mention for clause in CLAUSE.finditer(text) for mention in _in_clause(clause.group(), clause.start())]
 
 
 def _in_clause(clause: str, offset: int) -> Iterator[Mention]:

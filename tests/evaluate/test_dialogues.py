@@ -88,7 +88,7 @@ def test_the_loss_is_that_of_an_even_guess_over_all_targets(answerer: Answerer, 
     write_empty_shard(tmp_path / "data/prepared/fixed-00000.parquet")
     found = evaluate_dialogues(answerer, params, "x")
     assert found.scenes == 4 and found.shown == []
-    assert found.intervals["loss"].value == pytest.approx(math.log(len(TOKENIZER)), abs=0.2)
+    assert found.estimates["loss"].value == pytest.approx(math.log(len(TOKENIZER)), abs=0.2)
     answers = {answer["id"]: answer for answer in found.rows}
     assert list(answers) == ["one", "text", "two", "long"]
     assert answers["long"]["answer"] == "" and answers["text"]["reference"] == "hello\u2028you."

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from stages.common.params import load_params
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, COLOURS, KINDS, POSITION_WORDS, RELATION_WORDS
 from stages.evaluate.mentions import find_mentions
-from stages.evaluate.metrics import parse_yes_no, repetition, score_text
+from stages.evaluate.pope import parse_yes_no
+from stages.evaluate.texts import repetition, score_text
 from stages.prepare.scene import sample_scene
 from stages.prepare.wording import description, texts_of
 
