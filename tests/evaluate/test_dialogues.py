@@ -7,21 +7,14 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
-from transformers import CLIPVisionConfig, LlamaConfig
 
-from model.configuration import VlmConfig
-from model.modeling import VlmForConditionalGeneration
-from model.processing import with_image_token
 from stages.common.params import Params, load_params
 from stages.common.shards import write_empty_shard, write_shard
 from stages.evaluate.answers import Answerer
 from stages.evaluate.dialogues import evaluate_dialogues
 
 ROOT = Path(__file__).parents[2]
-TOKENIZER = with_image_token(ROOT / "tests/model/fixtures/tokenizer")
-POSITIONS = 256
 
 
 def turn(question: str, *answer: str) -> dict:
@@ -61,34 +54,14 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     )
 
 
-@pytest.fixture
-def answerer() -> Answerer:
-    torch.manual_seed(0)
-    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
-    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = VlmConfig(
-        vision_config=CLIPVisionConfig(**vision, image_size=16, patch_size=8).to_dict(),
-        text_config=LlamaConfig(
-            **text,
-            vocab_size=len(TOKENIZER),
-            intermediate_size=16,
-            max_position_embeddings=POSITIONS,
-            tie_word_embeddings=True,
-        ).to_dict(),
-        image_token_index=TOKENIZER.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=True,
-    )
-    return Answerer(VlmForConditionalGeneration(config), TOKENIZER, 2)
-
-
 def test_the_loss_is_that_of_an_even_guess_over_all_targets(answerer: Answerer, params: Params, tmp_path: Path) -> None:
     """Untrained, a target costs the logarithm of the vocabulary's size; a row without room for its answer adds none."""
     write_empty_shard(tmp_path / "data/prepared/fixed-00000.parquet")
     found = evaluate_dialogues(answerer, params, "x")
     assert found.scenes == 4 and found.shown == []
-    assert found.estimates["loss"].value == pytest.approx(math.log(len(TOKENIZER)), abs=0.2)
+    assert found.estimates["loss"].value == pytest.approx(
+        math.log(answerer.model.config.text_config.vocab_size), abs=0.2
+    )
     answers = {answer["id"]: answer for answer in found.rows}
     assert list(answers) == ["one", "text", "two", "long"]
     assert answers["long"]["answer"] == "" and answers["text"]["reference"] == "hello\u2028you."

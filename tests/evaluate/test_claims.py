@@ -1,0 +1,80 @@
+"""Counts, places and relations that a text states, against the truth of its scene."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from stages.common.params import load_params
+from stages.common.world import Group, Scene
+from stages.evaluate.claims import claim_right, find_claims
+from stages.evaluate.mentions import find_mentions
+from stages.evaluate.texts import score_text
+from stages.prepare.scene import sample_scene
+from stages.prepare.wording import texts_of
+
+BOX = ((0.0, 0.0, 0.3, 0.3),)
+# A dog on a car at the left, two cats at the right, in one row with the car.
+SCENE = Scene(
+    "x",
+    "street",
+    (
+        Group("dog", "red", 1, 1, 0, BOX),
+        Group("car", "blue", 1, 2, 0, BOX),
+        Group("cat", "black", 2, 2, 2, BOX),
+        Group("ball", "black", 1, 2, 1, BOX),
+    ),
+    ((0, "on", 1), (1, "beside", 3)),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("图中有一只小狗。", [("count", True)]),
+        ("图中有两只小狗。", [("count", False)]),
+        ("两只黑色的猫和3只红色小狗", [("count", True), ("count", False)]),
+        ("有两位穿红色衣服的女士。", []),  # not there: an invention, no wrong count
+        ("小狗很可爱。", []),
+        ("左侧有一只红色的小狗。", [("count", True), ("position", True)]),
+        ("右侧有一只红色的小狗。", [("count", True), ("position", False)]),
+        ("在马路边，左边可以看到一只狗。", [("count", True), ("position", True)]),
+        ("右下角是猫、皮球。", [("position", True), ("position", False)]),  # both are placed
+        ("小狗在画面的左边。", [("position", True)]),
+        ("小狗位于画面的右上方。", [("position", False)]),
+        ("小狗在汽车的上面。", [("relation", True)]),
+        ("汽车的上面是小狗。", [("relation", True)]),
+        ("汽车在小狗的下面。", [("relation", True)]),  # the same, seen from the other side
+        ("小狗在汽车的下面。", [("relation", False)]),
+        ("汽车的下面有小狗。", [("relation", False)]),
+        ("皮球在汽车的旁边。", [("relation", True)]),
+        ("小狗在皮球旁边。", [("relation", False)]),
+        ("小狗站在汽车的上面。", [("relation", True)]),
+        ("小狗在小狗的旁边。", []),
+        ("小狗比皮球更靠左。", [("relation", True)]),
+        ("小狗比皮球更靠右。", [("relation", False)]),
+        ("小狗比汽车更靠左。", [("relation", False)]),  # neither of them is
+        ("小狗在女士的旁边。", []),
+        ("小狗的左边有两只猫。", [("count", True)]),  # a place beside something, not in the picture
+        ("没有两只小狗。", []),
+        ("", []),
+    ],
+)
+def test_claims(text: str, expected: list[tuple[str, bool]]) -> None:
+    mentions = [mention for mention in find_mentions(text) if not mention.negated]
+    judged = [(claim.aspect, claim_right(claim, SCENE)) for claim in find_claims(text, mentions)]
+    assert [(aspect, right) for aspect, right in judged if right is not None] == expected
+
+
+def test_the_world_s_own_texts_claim_only_what_is_true() -> None:
+    data = load_params(Path(__file__).parents[1] / "params.yaml").data
+    counted = dict.fromkeys(("count", "position", "relation"), 0)
+    for index in range(60):
+        scene = sample_scene(data, 1, "train", index, frozenset())
+        for text in texts_of(scene, random.Random(index)):
+            for claim, right in score_text("".join(text.answer), scene).claims:
+                assert right, (text.answer, claim)
+                counted[claim.aspect] += 1
+    assert counted["count"] > 500 and counted["position"] > 300 and counted["relation"] > 100
