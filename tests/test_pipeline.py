@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Iterator
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.repository import Repository
 
 PHASES = ("short", "medium", "long", "direct", "order")
+DISTINCT = {f"{prefix}distinct_{order}" for prefix in ("", "caption_") for order in (1, 2)}  # no mean over scenes
 EVALUATIONS = {"evaluate-pretrain", *(f"evaluate@{phase}" for phase in PHASES)}
 
 pytestmark = pytest.mark.slow
@@ -48,6 +50,12 @@ def test_everything_is_there(repository: Repository) -> None:
         folder = repository.root / "reports/evaluation" / checkpoint
         rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
         assert {row["task"] for row in rows} == {"caption", "description", "random", "popular", "adversarial"}
+        found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        measured = {name for name, interval in found["intervals"].items() if interval["value"] is not None}
+        assert {"swap_gap_object", "caption_swap_gap_colour", "probe_auc", "probe_vision_auc", "chrf"} <= measured
+        assert set(found["series"]) == {"sentence", "frequency", "background"}
+        resamples = pq.read_table(folder / "resamples.parquet")
+        assert resamples.num_rows == 100 and measured - set(resamples.column_names) <= DISTINCT
         assert (folder / "samples.txt").read_text(encoding="utf-8").count("[Image]: ") == 8
         assert (repository.root / "checkpoints" / checkpoint / "model.safetensors").exists()
 

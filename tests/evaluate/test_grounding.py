@@ -104,7 +104,7 @@ def test_the_gap_is_the_difference_of_losses_by_class(answerer: Answerer, texts:
     assert abs(gaps).max() > 0.01
     assert found["swap_gap"].value == pytest.approx(gaps.mean(), abs=1e-6)
     for number, name in enumerate(TOKEN_CLASSES):
-        assert (classes == number).sum() > 2
+        assert (classes == number).sum() > 1
         assert found[f"swap_gap_{name}"].value == pytest.approx(gaps[classes == number].mean(), abs=1e-6)
 
 
