@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from stages.common.errors import InputError
@@ -23,6 +25,7 @@ from stages.common.paths import PHASES
 from stages.common.shards import SHARDS, read_rows
 from stages.common.world import Scene
 from stages.report.catalogue import MERGED
+from stages.report.story import LossRow, Story, jumps, plateau
 
 REPORTS = Path("reports")
 PRETRAIN = "pretrain"
@@ -56,12 +59,27 @@ class Interval(Record):
         return self.value is not None and self.low is not None and self.high is not None
 
 
+UNDEFINED = Interval(value=None, low=None, high=None)
+
+
+class Place(Record):
+    """One place of a series: figures of a part of the texts or of the kinds of object, which ``at`` names."""
+
+    at: str
+    texts: int
+    intervals: dict[str, Interval]
+    kinds: tuple[str, ...] = ()
+
+
 class Evaluation(Record):
+    """``series``: figures along a text (sentence), by frequency of the kinds, by whether the background is theirs."""
+
     checkpoint: str
     parameters: int
     parameters_vision: int
     scenes: int
     intervals: dict[str, Interval]
+    series: dict[str, tuple[Place, ...]]
 
 
 class Mention(Record):
@@ -98,15 +116,6 @@ class PhaseData(Record):
     longest_answer: int
 
 
-class LossRow(NamedTuple):
-    """One logged step; ``target_tokens`` and ``epoch`` count from the start of this training run."""
-
-    step: int
-    epoch: float
-    target_tokens: int
-    loss: float
-
-
 class Picture(NamedTuple):
     """``scene`` is its truth; None for a photograph."""
 
@@ -120,6 +129,7 @@ class Checkpoint:
     """``answers``: to the fixed pictures, by (id, task). ``phase`` and ``data`` are None but at the end of a phase.
 
     A checkpoint after an earlier epoch, or a finished model, has no ``loss`` of its own.
+    ``resamples``: metric -> its value in each bootstrap resample, NaN where undefined.
     """
 
     name: str
@@ -127,9 +137,14 @@ class Checkpoint:
     after: str | None
     loss: tuple[LossRow, ...]
     evaluation: Evaluation
+    resamples: Mapping[str, np.ndarray]
     answers: Mapping[tuple[str, str], Answer]
     reference_lengths: Mapping[str, float]  # task -> mean characters of the references on the test scenes
     data: PhaseData | None
+
+    @property
+    def series(self) -> Mapping[str, tuple[Place, ...]]:
+        return self.evaluation.series
 
     @property
     def target_tokens(self) -> int:
@@ -139,9 +154,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Run:
+    """``story``: of each checkpoint that has a loss log."""
+
     params: Params
     checkpoints: Mapping[str, Checkpoint]
     pictures: tuple[Picture, ...]
+    story: Mapping[str, Story]
 
 
 def checkpoint_names(params: Params, root: Path = Path()) -> list[str]:
@@ -177,11 +195,19 @@ def load_run(params: Params, root: Path = Path()) -> Run:
             after=None if phase is None else params.sft.phases[phase].after,
             loss=read_loss(root / REPORTS / "loss" / f"{name}.csv") if phase or name == PRETRAIN else (),
             evaluation=_read_evaluation(folder / "metrics.json", name),
+            resamples=_read_resamples(folder / "resamples.parquet"),
             answers=fixed,
             reference_lengths=_reference_lengths(answers),
             data=None if phase is None else _read_json(root / PHASES / phase / "summary.json", PhaseData),
         )
-    return Run(params, checkpoints, pictures)
+    story = {name: _story(params, checkpoint) for name, checkpoint in checkpoints.items() if checkpoint.loss}
+    return Run(params, checkpoints, pictures, story)
+
+
+def _story(params: Params, checkpoint: Checkpoint) -> Story:
+    shuffle = params.pretrain.shuffle if checkpoint.phase is None else params.sft.shuffled(checkpoint.phase)
+    settings = params.evaluate.bootstrap_samples, params.evaluate.confidence, params.seed
+    return Story(plateau(checkpoint.loss, *settings), tuple(jumps(checkpoint.loss)), shuffle)
 
 
 def _read(path: Path) -> str:
@@ -212,6 +238,38 @@ def _read_evaluation(path: Path, name: str) -> Evaluation:
     if evaluation.checkpoint != name:
         raise InputError(f"{path} belongs to checkpoint '{evaluation.checkpoint}', not '{name}'")
     return evaluation
+
+
+def _read_resamples(path: Path) -> dict[str, np.ndarray]:
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run `dvc repro` to make it") from None
+    except (OSError, ValueError) as error:  # pyarrow's own are among them
+        raise InputError(f"{path} cannot be read: {error}") from None
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def difference(run: Run, one: str, other: str, metric: str) -> Interval:
+    """A figure of one checkpoint minus that of another, by a paired bootstrap: row r of both draws the same scenes.
+
+    Undefined where either figure is; without ends where a figure has no interval.
+    """
+    pair = [run.checkpoints[name] for name in (one, other)]
+    values = [checkpoint.evaluation.intervals.get(metric, UNDEFINED).value for checkpoint in pair]
+    if None in values:
+        return UNDEFINED
+    value = values[0] - values[1]
+    columns = [checkpoint.resamples.get(metric) for checkpoint in pair]
+    if any(column is None for column in columns):
+        return Interval(value=value, low=None, high=None)
+    if len(columns[0]) != len(columns[1]):
+        raise InputError(f"{one} and {other} have {len(columns[0])} and {len(columns[1])} resamples: run `dvc repro`")
+    differences = columns[0] - columns[1]
+    tails = [50 * (1 - run.params.evaluate.confidence), 50 * (1 + run.params.evaluate.confidence)]
+    known = differences[np.isfinite(differences)]
+    low, high = np.percentile(known, tails) if len(known) else (None, None)
+    return Interval(value=value, low=low, high=high)
 
 
 def read_answers(path: Path) -> list[Answer]:

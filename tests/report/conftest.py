@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -27,6 +31,7 @@ PHASES = {
     "direct": {"after": "pretrain", "max_len": None, "target_tokens": None, "match": "long"},
 }
 COUNTED = {"short": 1003, "long": 2001, "direct": 3004}
+RESAMPLES = 200
 CHAIR_I = {"pretrain": 0.30, "sft-short": 0.20, "sft-long": 0.10, "sft-direct": 0.20}
 
 
@@ -71,10 +76,7 @@ class Inputs:
     def write_checkpoint(self, name: str) -> None:
         phase = name.removeprefix("sft-")
         tokens = 2 * COUNTED.get(phase, 500)
-        rows = [f"{step},{step / 2},{tokens * step // 4},{3.0 / step},0.001,1.0" for step in (1, 2, 3, 4)]
-        self.write(
-            f"reports/loss/{name}.csv", "step,epoch,target_tokens,loss,learning_rate,grad_norm\n" + "\n".join(rows)
-        )
+        self.write_loss(name, [3.0, 1.5, 1.0, 0.75], tokens)
         self.write_metrics(name, {"chair_i": (CHAIR_I[name], 0.02), "precision": (0.9, 0.02), "recall": (0.8, 0.02)})
         if name != "pretrain":
             summary = {"phase": phase, "samples": 50, "target_tokens": COUNTED[phase], "dropped": 3, "max_len": 32}
@@ -82,13 +84,40 @@ class Inputs:
             self.write(f"data/sft/{phase}/summary.json", json.dumps(summary))
         self.write_answers(name, {scene.id: self.answer("图中有东西。") for scene in SCENES})
 
-    def write_metrics(self, name: str, figures: dict[str, tuple[float | None, float]]) -> None:
+    def write_loss(self, name: str, losses: Sequence[float], tokens: int, epochs: int = 2) -> None:
+        """A log of points at equal distances, the last at ``tokens`` and at the end of the last epoch."""
+        rows = [
+            f"{step},{epochs * step / len(losses)},{tokens * step // len(losses)},{loss},0.001,1.0"
+            for step, loss in enumerate(losses, start=1)
+        ]
+        self.write(
+            f"reports/loss/{name}.csv", "step,epoch,target_tokens,loss,learning_rate,grad_norm\n" + "\n".join(rows)
+        )
+
+    def write_metrics(
+        self,
+        name: str,
+        figures: dict[str, tuple[float | None, float]],
+        series: dict[str, list[dict[str, Any]]] | None = None,
+    ) -> None:
+        """``figures``: value and half the width of its interval. Resamples of all checkpoints are alike in part, as
+        they are where the same scenes are drawn."""
         intervals = {
             key: {"value": value, "low": value and value - spread, "high": value and value + spread}
             for key, (value, spread) in figures.items()
         }
         metrics = {"checkpoint": name, "parameters": 3_400_000, "parameters_vision": 1_900_000, "scenes": 40}
-        self.write(f"reports/evaluation/{name}/metrics.json", json.dumps(metrics | {"intervals": intervals}))
+        metrics |= {"intervals": intervals, "series": series or {}}
+        self.write(f"reports/evaluation/{name}/metrics.json", json.dumps(metrics))
+        common, own = np.random.default_rng(0), np.random.default_rng(list(name.encode()))
+        columns = {
+            key: value
+            + spread / 1.96 * (0.8 * common.standard_normal(RESAMPLES) + 0.6 * own.standard_normal(RESAMPLES))
+            for key, (value, spread) in figures.items()
+            if value is not None
+        }
+        table = pa.table({key: column.astype(np.float32) for key, column in columns.items()})
+        pq.write_table(table, self.root / f"reports/evaluation/{name}/resamples.parquet")
 
     @staticmethod
     def answer(text: str, mentions: tuple[dict[str, Any], ...] = (), missed: tuple[str, ...] = ()) -> dict[str, Any]:
