@@ -20,7 +20,7 @@ endif
 
 .PHONY: help
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*  ## /\1 - /p' Makefile | awk -F ' - ' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1 - /p' Makefile | awk -F ' - ' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 .PHONY: setup
 setup: $(PLOTS) scm  ## the environment in .venv, from requirements.lock; nothing to do if that has not changed
@@ -44,6 +44,10 @@ preset: setup  ## write a size of run into params.yaml: make preset PRESET=smoke
 .PHONY: test
 test: setup  ## the tests; some of them: make test ARGS="-k preset"
 	@.venv/bin/python -m pytest $(ARGS)
+
+.PHONY: wandb-sync
+wandb-sync: setup  ## upload the W&B runs that were kept in wandb/; needs a W&B account
+	@.venv/bin/python -m stages.common.upload
 
 .PHONY: lint
 lint: setup  ## ruff: rules and layout

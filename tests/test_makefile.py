@@ -108,8 +108,8 @@ def project(tmp_path: Path) -> Project:
 
 
 def test_make_alone_lists_the_targets(project: Project) -> None:
-    listed = re.findall(r"^make (\w+) ", project.make().stdout, re.MULTILINE)
-    assert {"setup", "repro", "full", "preset", "test", "lint", "lock", "clean"} <= set(listed)
+    listed = re.findall(r"^make ([\w-]+) ", project.make().stdout, re.MULTILINE)
+    assert {"setup", "repro", "full", "preset", "test", "wandb-sync", "lint", "lock", "clean"} <= set(listed)
     assert project.installs() == 0
 
 

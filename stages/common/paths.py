@@ -1,6 +1,12 @@
 """Where each stage leaves its outputs; the same paths stand in dvc.yaml."""
 
+import os
 from pathlib import Path
+
+# The project's own folder, also where DVC runs an experiment in a copy of it: what is no output, and must stay.
+PROJECT = Path(os.environ.get("DVC_ROOT", "."))
+RESUME_ROOT = PROJECT / ".resume"
+WANDB_RUNS = PROJECT / "wandb"
 
 FETCHED = Path("data/fetched")
 SHARDS = Path("data/prepared")

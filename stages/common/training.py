@@ -25,10 +25,10 @@ from stages.common.batches import BatchPlan
 from stages.common.errors import InputError
 from stages.common.files import write_text
 from stages.common.params import LoopParams, Params
-from stages.common.paths import LOSS_LOGS
+from stages.common.paths import LOSS_LOGS, RESUME_ROOT
 from stages.common.precision import use_bf16
+from stages.common.tracking import Run, start_run, training_name
 
-RESUME_ROOT = Path(os.environ.get("DVC_ROOT", ".")) / ".resume"
 _ROOT = Path(__file__).parents[2]
 _COLUMNS = ("step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm")
 
@@ -107,6 +107,38 @@ class LossLog(TrainerCallback):
         self.rows, self.trainer.target_tokens = saved["rows"], saved["target_tokens"]
 
 
+class RunLog(TrainerCallback):
+    """Tells W&B each new point of the loss curve, and how fast training went since the one before.
+
+    When training is resumed, the whole curve is told again: what a killed process had logged last may be lost.
+    """
+
+    def __init__(self, run: Run, log: LossLog) -> None:
+        self._run, self._log = run, log
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        self._since = (time.perf_counter(), state.global_step, self._log.trainer.target_tokens)
+        for row in self._log.rows:
+            self._tell(row)
+
+    def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            row = self._log.rows[-1]
+            then, step, tokens = self._since
+            self._since = (time.perf_counter(), row["step"], row["target_tokens"])
+            seconds = self._since[0] - then
+            samples = sum(map(len, self._log.plan.batches[step : row["step"]]))
+            speed = {
+                "samples_per_second": samples / seconds,
+                "target_tokens_per_second": (row["target_tokens"] - tokens) / seconds,
+            }
+            self._tell(row | speed)
+
+    def _tell(self, row: dict[str, float]) -> None:
+        values = {"train/global_step" if key == "step" else f"train/{key}": value for key, value in row.items()}
+        self._run.log(values, step=row["step"])
+
+
 class EpochKeeper(TrainerCallback):
     """Writes a checkpoint after every epoch but the last, beside the resumable states: outputs appear at the end."""
 
@@ -152,15 +184,17 @@ def train(
     """
     set_seed(params.seed)
     transformers_logging.set_verbosity_warning()
-    os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ["WANDB_MODE"] = params.wandb.mode
-    os.environ["WANDB_PROJECT"] = params.wandb.project
     if not torch.cuda.is_available():
         # Sequences are short: on a CPU the fused attention's backward pass takes longer than plain products.
         model.set_attn_implementation("eager")
     bf16 = use_bf16(params.machine.precision)
     code = sorted([*_ROOT.glob("stages/**/*.py"), *_ROOT.glob("model/*.py")])
-    with resume_folder(name, fingerprint_of(*inputs, plan.batches, bf16, *code)) as folder:
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    parameters = {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, learns in sizes if learns)}
+    with (
+        resume_folder(name, fingerprint_of(*inputs, plan.batches, bf16, *code)) as folder,
+        start_run(training_name(name, loop), name.split("-")[0], params, {"parameters": parameters}, folder) as run,
+    ):
         arguments = TrainingArguments(
             output_dir=str(folder),
             run_name=name,
@@ -180,7 +214,7 @@ def train(
             save_steps=params.machine.save_steps,
             save_total_limit=2,  # the newest one counts only once its loss log is there, too
             seed=params.seed,
-            report_to=[] if params.wandb.mode == "disabled" else ["wandb"],
+            report_to=[],  # see RunLog
             remove_unused_columns=False,
             disable_tqdm=False,
             dataloader_pin_memory=torch.cuda.is_available(),
@@ -192,7 +226,7 @@ def train(
             args=arguments,
             train_dataset=dataset,
             data_collator=collate,
-            callbacks=[log, stop, keeper],
+            callbacks=[log, RunLog(run, log), stop, keeper],
             plan=plan,
             loss_of=loss_of,
         )
