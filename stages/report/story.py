@@ -15,6 +15,7 @@ _MIN_ROWS = 16  # fewer points say nothing about a plateau
 _MAX_ROWS = 400  # longer logs are averaged down to at most that many points; keeps the bootstrap quick
 _KNEES = 200  # places tried for the plateau's beginning
 _PENALTY = 3  # parameters that a knee costs: its place, a slope, and one more for having been searched for
+_EXACT = 1e-12  # sum of squares that rounding alone may leave
 _START = 0.1  # of a run: warm-up and first fall, which say nothing about what is usual inside an epoch
 _MIN_PLACES = 8  # inside epochs, to tell what is usual
 _WINDOW = 0.1  # of an epoch's points, on each side of a boundary
@@ -74,9 +75,9 @@ def plateau(rows: Sequence[LossRow], samples: int, confidence: float, seed: int)
     """Where a steep fall of the loss turns into a flatter course; None where it does not, or with too few points.
 
     Two straight lines that meet, through the logarithm of the loss over target tokens, by least squares over a grid of
-    meeting points; against one straight line by BIC (Schwarz 1978; the meeting point counted twice, as it is searched
-    for). Intervals: percentiles over ``samples`` moving-block bootstraps of the residuals (Kuensch 1989), blocks of
-    the cube root of the number of points.
+    meeting points; against one straight line by BIC (Schwarz 1978), where the meeting point counts twice, as it is
+    searched for, and points that are like their neighbours count less. Intervals: percentiles over ``samples``
+    moving-block bootstraps of the residuals (Kuensch 1989), in blocks of the cube root of the number of points.
     """
     rows = [row for row in rows if np.isfinite(row.loss) and row.loss > 0]
     if len(rows) < _MIN_ROWS:
@@ -90,14 +91,17 @@ def plateau(rows: Sequence[LossRow], samples: int, confidence: float, seed: int)
     fitted = bases[best] @ (bases[best].T @ logs)
     residuals = logs - fitted
     before, after = _slopes(place, knees[best], fitted)
-    gain = len(place) * np.log(np.sum((logs - straight @ (straight.T @ logs)) ** 2) / np.sum(residuals**2))
-    if not (before < min(after, 0) and gain > _PENALTY * np.log(len(place))):
+    points = _independent(residuals)
+    left = np.sum((logs - straight @ (straight.T @ logs)) ** 2)  # by one straight line
+    worth = np.sum(residuals**2) < left * np.exp(-_PENALTY * np.log(points) / points)
+    if not (worth and left > _EXACT and before < min(after, 0)):
         return None
     drawn = fitted[:, None] + _blocks(residuals - residuals.mean(), samples, np.random.default_rng(seed))
     found = _best(bases, drawn)
     ends = [50 * (1 - confidence), 50 * (1 + confidence)]
     drops = [_drop(place, knees[k], bases[k] @ (bases[k].T @ drawn[:, r])) for r, k in enumerate(found)]
-    low, high = np.percentile(knees[found], ends) * tokens[-1]
+    finest = max(knees[1] - knees[0], 1 / len(place)) / 2  # no place is known better than the grid or the log is fine
+    low, high = (np.percentile(knees[found], ends) + np.array([-finest, finest])) * tokens[-1]
     at = knees[best] * tokens[-1]
     seen = [row.target_tokens for row in rows]
     return Plateau(
@@ -126,6 +130,12 @@ def _columns(place: np.ndarray, knee: float) -> np.ndarray:
 def _best(bases: Sequence[np.ndarray], curves: np.ndarray) -> np.ndarray:
     """For each column of ``curves`` the basis that leaves the least of it."""
     return np.argmax([np.sum((basis.T @ curves) ** 2, axis=0) for basis in bases], axis=0)
+
+
+def _independent(residuals: np.ndarray) -> float:
+    """As many independent points as these tell as much as: fewer where neighbours are alike (Bartlett 1935)."""
+    alike = max(0.0, np.dot(residuals[:-1], residuals[1:]) / max(np.dot(residuals, residuals), _EXACT))
+    return max(len(residuals) * (1 - alike) / (1 + alike), np.e)  # where the penalty per point is largest
 
 
 def _slopes(place: np.ndarray, knee: float, fitted: np.ndarray) -> tuple[float, float]:
@@ -158,22 +168,23 @@ def jumps(rows: Sequence[LossRow]) -> list[Jump]:
         return []
     starts = [0.0, *(row.epoch for row in rows[:-1])]
     whole = [
-        [row.loss for row, start in zip(rows, starts, strict=True) if _within(start, row.epoch, epoch)]
+        [row for row, start in zip(rows, starts, strict=True) if _within(start, row.epoch, epoch)]
         for epoch in range(epochs)
     ]
     window = int(np.clip(_WINDOW * min(map(len, whole)), _MIN_WINDOW, _MAX_WINDOW))
-    first = sum(row.epoch <= _START * epochs for row in rows)
+    losses = [np.array([row.loss for row in part]) for part in whole]
+    settled = [np.array([row.loss for row in part if row.epoch > _START * epochs]) for part in whole]
     inside = [
-        np.mean(part[at : at + window]) - np.mean(part[at - window : at])
-        for part in (whole[0][first:], *whole[1:])
+        part[at : at + window].mean() - part[at - window : at].mean()
+        for part in settled
         for at in range(window, len(part) - window + 1)
     ]
-    if len(inside) < _MIN_PLACES:
+    if min(map(len, losses)) < window or len(inside) < _MIN_PLACES:
         return []
     found = []
-    for epoch, (before, after) in enumerate(itertools.pairwise(whole), start=1):
-        begins, ends = np.mean(after[:window]), np.mean(after[-window:])
-        size = begins - np.mean(before[-window:])
+    for epoch, (before, after) in enumerate(itertools.pairwise(losses), start=1):
+        begins, ends = after[:window].mean(), after[-window:].mean()
+        size = begins - before[-window:].mean()
         found.append(
             Jump(
                 epoch=epoch,
