@@ -23,6 +23,8 @@ from stages.common.errors import InputError, run_stage
 from stages.common.files import whole_folder, write_json, write_text
 from stages.common.params import Params, load_params
 from stages.common.paths import EVALUATIONS
+from stages.common.shards import read_rows
+from stages.common.tracking import log_evaluation
 from stages.evaluate.answers import Answerer
 from stages.evaluate.dialogues import evaluate_dialogues
 from stages.evaluate.scenes import evaluate_scenes
@@ -52,6 +54,10 @@ def evaluate(name: str, params: Params, folder: Path) -> None:
     pq.write_table(pa.table({metric: row.astype(np.float32) for metric, row in resampled.items()}), folder / RESAMPLES)
     write_text(folder / "answers.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     write_text(folder / "samples.txt", samples_text(parameters, shown))
+    fixed = [row for row in rows if row["split"] == "fixed"]
+    pictures = {row["id"]: row["images"][0]["bytes"] for row in read_rows("fixed", ["id", "images"])}
+    sizes = {"total": parameters + vision_parameters, "vision": vision_parameters}
+    log_evaluation(name, params, {"parameters": sizes}, metrics["intervals"], fixed, pictures)
     print(f"{name}: " + ", ".join(f"{metric} {estimates[metric].value:.3f}" for metric in _TOLD if metric in estimates))
 
 
