@@ -11,6 +11,7 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,10 @@ class Run:
     def log(self, values: Mapping[str, Any], step: int) -> None:
         if step > self._logged:
             self._try(lambda run: run.log(dict(values), step=step))
+
+    def show(self, name: str, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, bytes]) -> None:
+        """A table of answers about pictures."""
+        self._try(lambda run: run.log({"eval/answers": _table(name, rows, pictures)}, step=1))
 
     def summarise(self, values: Mapping[str, Any]) -> None:
         self._try(lambda run: run.summary.update(dict(values)))
@@ -115,7 +120,7 @@ def log_evaluation(
     label = name.replace("/", "-")
     with start_run(f"MiniMind-V-Evaluate-{label}", "evaluate", params, {"checkpoint": name, **facts}) as run:
         if rows:
-            run.log({"eval/answers": _table(name, rows, pictures)}, step=1)
+            run.show(name, rows, pictures)
         run.summarise(summary_of(intervals))
 
 
@@ -145,7 +150,7 @@ def account() -> tuple[str, str]:
     server = wandb.setup().settings.base_url
     login = "run `wandb login`, or set WANDB_API_KEY"
     try:
-        if not wandb.login(prompt=False, verify=True):
+        if not _logged_in(wandb):
             raise InputError(f"nobody is logged in to {server}: {login}")
         return wandb.Api(timeout=_INIT_SECONDS).viewer.username, server
     except (wandb.Error, ValueError) as error:
@@ -192,9 +197,9 @@ def _open_run(name: str, job_type: str, params: Params, facts: Mapping[str, Any]
 
 
 def _open_online(wandb: Any, arguments: Mapping[str, Any]) -> Any | None:
-    """None, and a warning, where nobody is logged in or no server answers in time. Never asks for a key."""
+    """None, and a warning, where nobody is logged in or no server answers in time."""
     try:
-        if wandb.login(prompt=False, verify=True):
+        if _logged_in(wandb):
             run = wandb.init(mode="online", **arguments)
             print(f"W&B: {run.url}", flush=True)
             return run
@@ -203,6 +208,16 @@ def _open_online(wandb: Any, arguments: Mapping[str, Any]) -> Any | None:
         reason = _first_line(error)
     _warn(f"no run online ({reason}); it is kept in {WANDB_RUNS}, and `make wandb-sync` uploads it later")
     return None
+
+
+def _logged_in(wandb: Any) -> bool:
+    """Whether there is a key, which the server knows; raises wandb's error where it does not. Never asks for one."""
+    try:
+        return wandb.login(prompt=False, verify=True)
+    except Exception:
+        # wandb and its helper process wait for each other for ever when one ends just as a request is given up.
+        time.sleep(1)
+        raise
 
 
 def _kept_id(state: Path) -> str:

@@ -138,7 +138,8 @@ def logged(points: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, subprocess.Popen[str]]]]:
-    """Online runs for which nobody listens, and whose server never answers; started first: they take ten seconds."""
+    """Online runs, and an upload, for which nobody listens, or whose server never answers; started first: they take
+    ten seconds."""
     with socket.create_server(("127.0.0.1", 0)) as silent, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         started = {}
@@ -146,7 +147,15 @@ def unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
             root = tmp_path_factory.mktemp(name)
             url = f"http://127.0.0.1:{server.getsockname()[1]}"
             started[name] = (root, start(root, POINTS, "online", WANDB_BASE_URL=url, WANDB_API_KEY=KEY))
+        root = tmp_path_factory.mktemp("upload")
+        finish(start(root, POINTS, "offline"))
+        login = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": KEY}
+        started["upload"] = (root, start(root, "", "-m", "stages.common.upload", **login))
         yield started
+        for _, process in started.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -320,6 +329,13 @@ def test_an_evaluation_shows_pictures_and_answers(tmp_path: Path) -> None:
         assert server.artifact_files[path] == local.read_bytes()
 
 
+def test_a_picture_that_cannot_be_shown_ends_no_evaluation(tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    for name in ("street", "beach"):
+        (tmp_path / f"copy/{name}.png").write_bytes(b"no picture")
+    assert finish(start(tmp_path, EVALUATION)).count("warning: W&B: ") == 1
+
+
 def test_metrics_that_are_not_defined_are_left_out() -> None:
     assert summary_of({"loss": {"value": 1.5, "low": None, "high": None}}) == {"eval/loss": 1.5}
 
@@ -345,6 +361,11 @@ def test_runs_without_an_experiment_are_grouped_by_branch_and_commit(
     assert experiment() == f"trunk-{commit.strip()}"
     monkeypatch.setenv("DVC_EXP_NAME", EXPERIMENT)
     assert experiment() == EXPERIMENT
+
+
+def test_an_upload_without_a_server_ends(unreachable: dict[str, tuple[Path, subprocess.Popen[str]]]) -> None:
+    last = finish(unreachable["upload"][1], 2).splitlines()[-1]
+    assert last.startswith("error: http://127.0.0.1:9: ") and KEY not in last
 
 
 def test_nothing_to_upload_is_no_error(tmp_path: Path) -> None:
