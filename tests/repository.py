@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NOT_COPIED = {".git", ".venv", ".venv-lock", ".resume", "wandb", "dvc.lock", "reports", "checkpoints", "dvc_plots"}
+NOT_COPIED = {".git", ".venv", ".venv-lock", ".resume", "wandb", "dvc.lock", "dvc_plots"}
+NOT_COPIED |= {"reports", "metrics", "checkpoints"}
 NOT_COPIED |= {f"data/{made}" for made in ("fetched", "prepared", "tokenizer", "vision", "language", "features", "sft")}
 NOT_COPIED |= {f".dvc/{made}" for made in ("cache", "tmp", "config.local")}
 

@@ -41,12 +41,11 @@ def restore(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def test_everything_is_there(repository: Repository) -> None:
-    metrics = json.loads((repository.root / "reports/metrics.json").read_text(encoding="utf-8"))
-    assert list(metrics) == ["pretrain", *(f"sft-{phase}" for phase in PHASES)]
-    assert all(0 <= values["pope_accuracy"] <= 1 for values in metrics.values())
+    checkpoints = ["pretrain", *(f"sft-{phase}" for phase in PHASES)]
+    assert sorted(path.stem for path in (repository.root / "metrics").iterdir()) == sorted(checkpoints)
     page = (repository.root / "reports/index.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") >= 8
-    for checkpoint in metrics:
+    for checkpoint in checkpoints:
         folder = repository.root / "reports/evaluation" / checkpoint
         rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
         assert {row["task"] for row in rows} == {"caption", "description", "random", "popular", "adversarial"}
@@ -93,9 +92,10 @@ def test_a_longer_max_len_runs_the_phases_that_it_changes(repository: Repository
     ran = repository.stages_run("dvc", "exp", "run", "-S", "sft.max_len=256")
     assert ran == {"curriculum", "sft@long", "sft@direct", "evaluate@long", "evaluate@direct", "report"}
     assert "sft.max_len" in repository.run("dvc", "params", "diff")
-    assert "sft-long.length" in repository.run("dvc", "metrics", "diff", "--all")
+    diff = repository.run("dvc", "metrics", "diff", "--all")
+    assert re.search(r"metrics/sft-long\.json +length ", diff)
     listed = repository.run("dvc", "exp", "show", "--csv")
-    assert "sft-long.length" in listed and "sft.max_len" in listed
+    assert "metrics/sft-long.json:length" in listed and "sft.max_len" in listed
     diff = repository.run("dvc", "plots", "diff", "--out", "plots", "HEAD")
     page = (repository.root / "plots/index.html").read_text(encoding="utf-8")
     assert "index.html" in diff and "timeline" in page and "workspace" in page
@@ -124,8 +124,7 @@ def test_a_new_phase_in_params_is_a_new_stage(repository: Repository) -> None:
     )
     ran = repository.stages_run("dvc", "exp", "run", "-S", phase)
     assert ran == {"curriculum", "sft@extra", "evaluate@extra", "report"}
-    metrics = json.loads((repository.root / "reports/metrics.json").read_text(encoding="utf-8"))
-    assert "sft-extra" in metrics
+    assert "metrics/sft-extra.json" in repository.run("dvc", "metrics", "show")
 
 
 def test_a_wrong_value_ends_the_run_before_any_work(repository: Repository) -> None:

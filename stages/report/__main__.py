@@ -1,13 +1,15 @@
-"""Stage report: one static page, one merged metrics file and the tables behind `dvc plots`.
+"""Stage report: one static page, a metrics file per checkpoint, and what stands behind `dvc plots`.
 
 in: params, reports/loss, reports/evaluation, data/sft/*/summary.json, data/prepared/fixed-00000.parquet
-out: reports/index.html, reports/metrics.json, reports/loss.csv, reports/checkpoints.csv
+out: reports/index.html, metrics/*.json, reports/loss.csv, reports/checkpoints.csv, reports/scenes/*.svg
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from stages.common.errors import run_stage
-from stages.common.files import write_json, write_text
+from stages.common.files import whole_folder, write_json, write_text
 from stages.common.params import load_params
 from stages.report.merge import (
     LOSS_COLUMNS,
@@ -20,14 +22,27 @@ from stages.report.merge import (
     metric_values,
 )
 from stages.report.page import render_page
+from stages.report.scene_plots import scene_plots
+
+METRICS = Path("metrics")  # not in reports/: the path takes up room in the table of `dvc metrics show`
+
+
+def metrics_file(checkpoint: str) -> str:
+    """sft-long.json; sft-long.1.json for the checkpoint kept after its first epoch."""
+    return f"{checkpoint.replace('/epoch-', '.')}.json"
 
 
 def main() -> None:
     run = load_run(load_params())
     write_text(REPORTS / "index.html", render_page(run))
-    write_json(REPORTS / "metrics.json", metric_values(run))
+    with whole_folder(METRICS) as folder:
+        for name, values in metric_values(run).items():
+            write_json(folder / metrics_file(name), values)
     write_text(REPORTS / "loss.csv", csv_text(LOSS_COLUMNS, loss_table(run)))
     write_text(REPORTS / "checkpoints.csv", csv_text(METRIC_COLUMNS, metric_table(run)))
+    with whole_folder(REPORTS / "scenes") as folder:
+        for name, drawn in scene_plots(run).items():
+            write_text(folder / name, drawn)
     print(f"report on {len(run.checkpoints)} checkpoints and {len(run.pictures)} scenes: {REPORTS / 'index.html'}")
 
 

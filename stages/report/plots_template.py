@@ -26,6 +26,7 @@ _PAGE = """<!doctype html>
 body { margin: 24px; background: #fff; color: #1b1d22; }
 body { font: 14px/1.5 system-ui, "Segoe UI", Roboto, "Noto Sans CJK SC", sans-serif; }
 body > div { margin-bottom: 32px; overflow-x: auto; }
+body > div > div { vertical-align: top; }
 img { max-width: 100%; image-rendering: pixelated; }
 table { border-spacing: 15px; }
 </style>

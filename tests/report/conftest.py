@@ -77,10 +77,13 @@ class Inputs:
         phase = name.removeprefix("sft-")
         tokens = 2 * COUNTED.get(phase, 500)
         self.write_loss(name, [3.0, 1.5, 1.0, 0.75], tokens)
-        self.write_metrics(name, {"chair_i": (CHAIR_I[name], 0.02), "precision": (0.9, 0.02), "recall": (0.8, 0.02)})
+        self.write_metrics(
+            name, {"chair_i": (CHAIR_I.get(name, 0.15), 0.02), "precision": (0.9, 0.02), "recall": (0.8, 0.02)}
+        )
         if name != "pretrain":
-            summary = {"phase": phase, "samples": 50, "target_tokens": COUNTED[phase], "dropped": 3, "max_len": 32}
-            summary |= {"longest_answer": 30, "match": PHASES[phase]["match"], "chain_target_tokens": COUNTED[phase]}
+            summary = {"phase": phase, "samples": 50, "target_tokens": tokens // 2, "dropped": 3, "max_len": 32}
+            match = self.raw["sft"]["phases"][phase]["match"]
+            summary |= {"longest_answer": 30, "match": match, "chain_target_tokens": tokens // 2}
             self.write(f"data/sft/{phase}/summary.json", json.dumps(summary))
         self.write_answers(name, {scene.id: self.answer("图中有东西。") for scene in SCENES})
 

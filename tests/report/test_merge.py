@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from stages.common.errors import InputError
@@ -11,6 +12,7 @@ from stages.report.merge import (
     LOSS_COLUMNS,
     LossRow,
     csv_text,
+    difference,
     epoch_boundaries,
     load_run,
     loss_table,
@@ -65,13 +67,73 @@ def test_epochs_end_between_two_logged_steps():
     assert epoch_boundaries([]) == []
 
 
-def test_merged_figures_have_the_checkpoint_on_top_and_none_where_undefined(inputs):
+def test_few_figures_are_listed_and_undefined_ones_are_none(inputs):
     inputs.write_metrics("pretrain", {"chair_i": (None, 0.0), "recall": (0.123456, 0.1), "caption_f1": (None, 0.0)})
+    figures = {"chair_i": (0.07226, 0.02), "swap_gap_object": (0.81234, 0.1), "length": (128.42667, 2.0)}
+    inputs.write_metrics("sft-long", figures | {"probe_auc": (0.9, 0.01)})
     run = load_run(inputs.params, inputs.root)
-    assert metric_values(run)["pretrain"] == {"chair_i": None, "recall": 0.1235}  # the short prompt's are elsewhere
-    assert metric_values(run)["sft-long"]["chair_i"] == 0.1
+    assert metric_values(run)["pretrain"] == {"chair_i": None, "recall": 0.123}
+    assert metric_values(run)["sft-long"] == {"chair_i": 0.072, "swap": 0.812, "length": 128.4}
     rows = [row for row in metric_table(run) if row["checkpoint"] == "pretrain"]
     assert rows == [{"checkpoint": "pretrain", "metric": "recall", "value": 0.1235, "low": 0.0235, "high": 0.2235}]
+
+
+def test_the_story_of_the_loss_is_listed(inputs):
+    random = np.random.default_rng(0)
+    steps = np.arange(1, 61)
+    inputs.write_loss("pretrain", np.exp(-np.minimum(steps, 12) / 6 + 0.02 * random.standard_normal(60)), 6000, 1)
+    jagged = 1.0 - 0.2 * (steps - 1) / 60 + 0.3 * (steps > 30) + 0.01 * random.standard_normal(60)
+    inputs.write_loss("sft-long", jagged, 6000)
+    inputs.raw["sft"]["phases"]["long"]["shuffle"] = False
+    run = load_run(inputs.params, inputs.root)
+    assert list(run.story) == ["pretrain", "sft-short", "sft-long", "sft-direct"]
+    assert run.story["sft-long"].shuffle is False and run.story["sft-direct"].shuffle is True
+    assert run.story["pretrain"].plateau.epoch == pytest.approx(0.2, abs=0.02)
+    values = metric_values(run)
+    assert values["pretrain"]["plateau"] == run.story["pretrain"].plateau.tokens and "jump" not in values["pretrain"]
+    assert values["sft-long"]["jump"] == pytest.approx(0.29, abs=0.03) and "plateau" not in values["sft-long"]
+    assert "jump" not in values["sft-short"]  # a log of four rows
+
+
+def test_a_difference_is_taken_resample_by_resample(inputs):
+    run = load_run(inputs.params, inputs.root)
+    found = difference(run, "sft-long", "sft-short", "chair_i")
+    assert found.value == pytest.approx(-0.1)
+    one, other = (run.checkpoints[name].resamples["chair_i"] for name in ("sft-long", "sft-short"))
+    assert [found.low, found.high] == pytest.approx(np.percentile(one - other, [2.5, 97.5]))
+    assert found.high - found.low < 2 * 0.04 * 0.9  # of intervals that lie side by side; resamples are alike in part
+    back = difference(run, "sft-short", "sft-long", "chair_i")
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+    same = difference(run, "sft-long", "sft-long", "chair_i")
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_a_difference_is_undefined_where_a_figure_is(inputs):
+    inputs.write_metrics("pretrain", {"chair_i": (None, 0.0), "recall": (0.5, 0.1)})
+    run = load_run(inputs.params, inputs.root)
+    assert difference(run, "sft-long", "pretrain", "chair_i").value is None
+    assert difference(run, "sft-long", "pretrain", "no_such_figure").value is None
+    assert difference(run, "sft-long", "pretrain", "recall").defined
+
+
+def test_a_figure_without_resamples_has_a_difference_without_ends(inputs):
+    path = inputs.root / "reports/evaluation/sft-long/metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["intervals"]["distinct_1"] = {"value": 0.25, "low": None, "high": None}
+    for name in ("sft-long", "sft-short"):
+        inputs.write(f"reports/evaluation/{name}/metrics.json", json.dumps(metrics | {"checkpoint": name}))
+    found = difference(load_run(inputs.params, inputs.root), "sft-long", "sft-short", "distinct_1")
+    assert found.value == 0 and not found.defined
+
+
+def test_series_are_read(inputs):
+    figure = {"chair_i": {"value": 0.1, "low": None, "high": None}}
+    series = {"sentence": [{"at": "1", "texts": 40, "intervals": figure}]}
+    series["frequency"] = [{"at": "rare", "texts": 40, "intervals": figure, "kinds": ["dog", "cat"]}]
+    inputs.write_metrics("sft-long", {"chair_i": (0.1, 0.02)}, series)
+    read = load_run(inputs.params, inputs.root).checkpoints["sft-long"].series
+    assert read["sentence"][0].at == "1" and read["sentence"][0].intervals["chair_i"].value == 0.1
+    assert read["frequency"][0].kinds == ("dog", "cat")
 
 
 def test_figures_that_are_no_numbers_are_undefined(inputs):
@@ -87,6 +149,7 @@ def test_figures_that_are_no_numbers_are_undefined(inputs):
         "reports/loss/sft-long.csv",
         "reports/evaluation/sft-long/metrics.json",
         "reports/evaluation/sft-long/answers.jsonl",
+        "reports/evaluation/sft-long/resamples.parquet",
         "data/sft/long/summary.json",
     ],
 )
@@ -109,6 +172,7 @@ def test_missing_pictures_are_named(inputs):
         ("reports/loss/pretrain.csv", "step,epoch,loss\n1,0.1,2.0\n", "no column 'target_tokens'"),
         ("reports/evaluation/pretrain/metrics.json", '{"checkpoint": "pretrain"}', "metrics.json: parameters"),
         ("reports/evaluation/pretrain/answers.jsonl", "[1]\n", "answers.jsonl, line 1"),
+        ("reports/evaluation/pretrain/resamples.parquet", "x", "resamples.parquet cannot be read"),
         ("data/sft/short/summary.json", "{", "summary.json"),
     ],
 )

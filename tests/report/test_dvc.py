@@ -1,0 +1,111 @@
+"""What DVC makes of the report's outputs, in a repository of its own: a terminal's table, and a page of plots."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from stages.report import __main__ as report
+from tests.report.conftest import ROOT, Inputs
+
+FIGURES = {"chair_i": (0.118, 0.02), "recall": (0.676, 0.02), "swap_gap_object": (1.234, 0.1), "length": (228.4, 3.0)}
+COLUMNS = ["Path", "chair_i", "jump", "length", "plateau", "recall", "swap"]
+
+
+class Reported:
+    """A report on the phases of the project's own params.yaml, in a repository with its dvc.yaml."""
+
+    def __init__(self, inputs: Inputs, patch: pytest.MonkeyPatch) -> None:
+        self.inputs, self.root, self.patch = inputs, inputs.root, patch
+        raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        inputs.raw["sft"]["phases"] = raw["sft"]["phases"]
+        for name in inputs.params.checkpoints:
+            inputs.write_checkpoint(name)
+            inputs.write_metrics(name, FIGURES)
+            self.write_loss(name)
+        shutil.copy(ROOT / "dvc.yaml", self.root)
+        shutil.copytree(ROOT / ".dvc/plots", self.root / ".dvc/plots")
+        shutil.copy(ROOT / ".dvc/config", self.root / ".dvc/config")
+        self.run("git", "init", "--quiet")
+        self.report()
+
+    def write_loss(self, name: str) -> None:
+        """A plateau in pretraining, a drop where an epoch ends elsewhere: a minus sign takes up room, too."""
+        steps, random = np.arange(1, 61), np.random.default_rng(0)
+        noise = 0.02 * random.standard_normal(60)
+        if name == "pretrain":
+            self.inputs.write_loss(name, np.exp(-np.minimum(steps, 12) / 6 + noise), 1_900_000, 1)
+        else:
+            self.inputs.write_loss(name, 1.0 - 0.3 * (steps > 30) + noise, 6000)
+
+    def report(self) -> None:
+        (self.root / "params.yaml").write_text(yaml.safe_dump(self.inputs.raw, sort_keys=False), encoding="utf-8")
+        self.patch.chdir(self.root)
+        report.main()
+
+    def run(self, *command: str) -> str:
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_"))}
+        env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "COLUMNS": "80", "HOME": str(self.root.parent)}
+        done = subprocess.run(command, cwd=self.root, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "state")
+
+
+@pytest.fixture
+def reported(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> Reported:
+    return Reported(inputs, monkeypatch)
+
+
+def test_the_table_of_metrics_fits_a_terminal(reported: Reported) -> None:
+    lines = reported.run("dvc", "metrics", "show").rstrip().splitlines()
+    assert lines[0].split() == COLUMNS
+    checkpoints = {line.split()[0]: dict(zip(COLUMNS[1:], line.split()[1:], strict=True)) for line in lines[1:]}
+    assert set(checkpoints) == {f"metrics/{name}.json" for name in reported.inputs.params.checkpoints}
+    assert max(map(len, lines)) <= 80
+    assert int(checkpoints["metrics/pretrain.json"]["plateau"]) == pytest.approx(380_000, rel=0.1)
+    assert float(checkpoints["metrics/sft-medium.json"]["jump"]) == pytest.approx(-0.3, abs=0.05)
+
+
+def test_a_removed_phase_leaves_the_table_and_its_difference_is_told(reported: Reported) -> None:
+    reported.commit()
+    reported.inputs.write_metrics("sft-long", FIGURES | {"chair_i": (0.2, 0.02)})
+    del reported.inputs.raw["sft"]["phases"]["order"]
+    reported.report()
+    assert "sft-order" not in reported.run("dvc", "metrics", "show")
+    lines = [line.split() for line in reported.run("dvc", "metrics", "diff").splitlines()]
+    assert ["metrics/sft-long.json", "chair_i", "0.118", "0.2", "0.082"] in lines
+    assert {line[0] for line in lines[1:]} == {"metrics/sft-long.json", "metrics/sft-order.json"}
+
+
+def test_the_plots_show_curves_figures_and_pictures(reported: Reported) -> None:
+    reported.run("dvc", "plots", "show", "--out", "plots")
+    page = (reported.root / "plots/index.html").read_text(encoding="utf-8")
+    assert "Training loss on one time line" in page and "Metrics per checkpoint" in page
+    assert "sft-order" in page and '"moving mean"' in page
+    drawn = sorted(path.name for path in (reported.root / "plots/static").iterdir())
+    assert drawn == ["workspace_reports_scenes_01-dog.svg", "workspace_reports_scenes_02-cat.svg"]
+    assert all(f'src="static/{name}"' in page for name in drawn)
+
+
+def test_experiments_are_listed_with_the_columns_that_matter(reported: Reported) -> None:
+    reported.commit()
+    columns = "^(?!Experiment|metrics/sft-(long|direct).*(chair_i|recall))"
+    header = reported.run("dvc", "exp", "show", "--csv", "--drop", columns).splitlines()[0]
+    figures = [f"metrics/sft-{arm}.json:{figure}" for arm in ("direct", "long") for figure in ("chair_i", "recall")]
+    assert sorted(header.split(",")) == ["Experiment", *figures]
+
+
+def test_a_checkpoint_of_an_earlier_epoch_has_a_row() -> None:
+    assert report.metrics_file("sft-long") == "sft-long.json"
+    assert report.metrics_file("sft-long/epoch-1") == "sft-long.1.json"

@@ -1,0 +1,95 @@
+"""Pictures for `dvc plots`: whole, in order, and with every mention in its colour."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from stages.common.world import Scene
+from stages.report.merge import load_run
+from stages.report.page import Segment
+from stages.report.scene_plots import scene_plots, wrapped
+from tests.report.conftest import SCENES, mention
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(svg: str) -> list[str]:
+    return ["".join(element.itertext()) for element in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def test_each_picture_has_a_drawing_with_every_checkpoint(inputs):
+    run = load_run(inputs.params, inputs.root)
+    drawn = scene_plots(run)
+    assert list(drawn) == ["01-dog.svg", "02-cat.svg"]
+    for svg in drawn.values():
+        assert [text for text in texts(svg) if text in run.checkpoints] == list(run.checkpoints)
+        assert svg.count('href="data:image/png;base64,') == 1
+    assert "小狗" in texts(drawn["01-dog.svg"]) and "1 × 小狗 red dog" in texts(drawn["01-dog.svg"])
+
+
+def test_mentions_have_their_colours_and_are_counted(inputs):
+    said = "红色的小狗和绿色的球，还有鱼。"
+    mentions = (
+        mention(said, "小狗", "dog"),
+        mention(said, "球", "ball", colour="green", colour_right=False),
+        mention(said, "鱼", "fish", supported=False),
+    )
+    answer = inputs.answer(said, mentions, missed=("cat",))
+    inputs.write_answers("sft-long", {"小狗-dog": answer, "cat": inputs.answer("没有。")})
+    drawn = scene_plots(load_run(inputs.params, inputs.root))
+    tree = ElementTree.fromstring(drawn["01-dog.svg"])
+    fills = {span.text: span.get("fill") for span in tree.iter(f"{SVG}tspan")}
+    assert fills["小狗"] == fills["in the picture"] != fills["invented"]
+    assert fills["鱼"] == fills["invented"] and fills["球"] == fills["in another colour"]
+    assert len({fills["小狗"], fills["鱼"], fills["球"], fills["红色的"]}) == 4
+    assert "2 there · 1 invented · misses 小猫" in texts(drawn["01-dog.svg"])
+    assert "invented" not in drawn["02-cat.svg"]  # nothing is known to be there or not: no key
+
+
+def test_what_xml_cannot_hold_does_not_break_the_drawing(inputs):
+    said = "A < B & C\x0b\x00。\nD"
+    inputs.write_answers("pretrain", {scene.id: inputs.answer(said) for scene in SCENES})
+    drawn = texts(scene_plots(load_run(inputs.params, inputs.root))["02-cat.svg"])
+    assert "A < B & C\ufffd\ufffd。" in drawn and "D" in drawn
+
+
+def test_a_picture_without_truth_and_with_any_name_has_a_drawing(inputs):
+    run = load_run(inputs.params, inputs.root)
+    photographs = tuple(picture._replace(scene=None) for picture in run.pictures)
+    drawn = scene_plots(type(run)(run.params, run.checkpoints, photographs, run.story))
+    assert 'href="data:image/jpeg;base64,' in drawn["01-dog.svg"]
+    for svg in drawn.values():
+        ElementTree.fromstring(svg)
+
+
+def test_names_are_plain_and_all_different(inputs):
+    group = SCENES[1].groups
+    scenes = tuple(Scene(name, "room", group, ()) for name in ("猫", "狗", "a b/../c", "猫-cat"))
+    inputs.write_pictures(scenes)
+    for name in ("pretrain", "sft-short", "sft-long", "sft-direct"):
+        inputs.write_answers(name, {scene.id: inputs.answer("有。") for scene in scenes})
+    names = list(scene_plots(load_run(inputs.params, inputs.root)))
+    assert len(set(names)) == 4 and names == sorted(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+\.svg", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("一二三四五六", ["一二三四", "五六"]),
+        ("一二三四。五", ["一二三四。", "五"]),  # a full stop hangs over
+        ("一\n二", ["一", "二"]),
+        ("abcdefg八", ["abcdefg", "八"]),
+        ("", [""]),
+    ],
+)
+def test_lines_are_wrapped_by_width(text: str, lines: list[str]) -> None:
+    assert ["".join(part for part, _ in line) for line in wrapped([Segment(text, "plain", "")], 4)] == lines
+
+
+def test_a_mention_keeps_its_state_across_lines() -> None:
+    segments = [Segment("一二三", "plain", ""), Segment("小狗", "right", "")]
+    assert wrapped(segments, 4) == [[("一二三", "plain"), ("小", "right")], [("狗", "right")]]
