@@ -99,11 +99,16 @@ def test_the_plots_show_curves_figures_and_pictures(reported: Reported) -> None:
 
 
 def test_experiments_are_listed_with_the_columns_that_matter(reported: Reported) -> None:
+    """The README's command: chief figures of both arms and every changed parameter, no hashes."""
     reported.commit()
-    columns = "^(?!Experiment|metrics/sft-(long|direct).*(chair_i|recall))"
-    header = reported.run("dvc", "exp", "show", "--csv", "--drop", columns).splitlines()[0]
+    reported.inputs.raw["sft"]["max_len"] = 120
+    for name in ("sft-long", "sft-direct"):
+        reported.inputs.write_metrics(name, {key: (0.9 * value, spread) for key, (value, spread) in FIGURES.items()})
+    reported.report()
+    other = r"^(?!Experiment|metrics/sft-(long|direct)\..*(chair_i|recall)|seed|[a-z]+\.)"
+    header = reported.run("dvc", "exp", "show", "--csv", "--only-changed", "--drop", other).splitlines()[0]
     figures = [f"metrics/sft-{arm}.json:{figure}" for arm in ("direct", "long") for figure in ("chair_i", "recall")]
-    assert sorted(header.split(",")) == ["Experiment", *figures]
+    assert sorted(header.split(",")) == [*figures, "sft.max_len"]
 
 
 def test_a_checkpoint_of_an_earlier_epoch_has_a_row() -> None:
