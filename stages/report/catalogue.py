@@ -6,33 +6,41 @@ from typing import Literal, NamedTuple
 
 Better = Literal["lower", "higher", "neither"]
 CAPTION_PREFIX = "caption_"  # of a figure measured on the short prompt
+MINUS = "−"
 
 
 class Metric(NamedTuple):
-    """``unit`` %: a share of one, in percent. ``target``: a perfect model's value, where it is neither 0 nor 1."""
+    """``unit`` %: a share of one, in percent. ``target``: a value to compare with, where it is neither 0 nor 1."""
 
     key: str
     title: str
     better: Better
     reading: str
-    unit: Literal["%", "characters", "nats", ""] = "%"
+    unit: Literal["%", "characters", "nats", "a text", ""] = "%"
     target: float | None = None
+    decimals: int = 1
 
     @property
     def arrow(self) -> str:
         return {"lower": "↓", "higher": "↑", "neither": ""}[self.better]
 
     @property
-    def share(self) -> bool:
-        return self.unit == "%"
+    def scale(self) -> float:
+        return 100.0 if self.unit == "%" else 1.0
 
     def show(self, value: float | None) -> str:
         """8.1 for a share of 0.081; 92.4 for 92.41 characters; 2.345 nats; a dash where the figure is undefined."""
-        if value is None:
-            return "–"
-        if self.unit == "nats":
-            return f"{value:.3f}"
-        return f"{100 * value:.1f}" if self.share else f"{value:.1f}"
+        return "–" if value is None else signed(self.scale * value, self.decimals).removeprefix("+")
+
+    def change(self, value: float | None) -> str:
+        """As ``show``, with a sign."""
+        return "–" if value is None else signed(self.scale * value, self.decimals)
+
+
+def signed(value: float, decimals: int) -> str:
+    """+0.5, −0.5, and 0.0 for what rounds to it."""
+    text = f"{value:+.{decimals}f}"
+    return text[1:] if not float(text) else text.replace("-", MINUS)
 
 
 TEXT_METRICS = (
@@ -46,12 +54,6 @@ TEXT_METRICS = (
     Metric("recall", "Recall", "higher", "Of the kinds of object in the picture, the share that the text names."),
     Metric("f1", "F1", "higher", "Harmonic mean of precision and recall."),
     Metric(
-        "colour_accuracy",
-        "Colour",
-        "higher",
-        "Of the objects rightly named with a colour, the share whose colour is right.",
-    ),
-    Metric(
         "length",
         "Length",
         "neither",
@@ -60,11 +62,38 @@ TEXT_METRICS = (
     ),
     Metric("repetition", "Repetition", "lower", "Share of the text that repeats what it has said before."),
 )
-HELD_OUT = Metric(
-    "colour_accuracy_held_out",
-    "Colour, unseen pairs",
-    "higher",
-    "The same for pairs of kind and colour never trained on.",
+CLAIM_METRICS = (
+    Metric("colour_accuracy", "Colour", "higher", "Of the objects rightly named with a colour, that colour is right."),
+    Metric(
+        "colour_accuracy_held_out",
+        "Colour, unseen pairs",
+        "higher",
+        "The same for pairs of kind and colour never trained on.",
+    ),
+    Metric("count_accuracy", "Count", "higher", "Of the numbers stated of objects that are there, the share right."),
+    Metric("position_accuracy", "Position", "higher", "Of the places in the picture stated of them, the share right."),
+    Metric("relation_accuracy", "Relation", "higher", "Of the relations stated between them, the share right."),
+)
+PRIOR_METRICS = (
+    Metric(
+        "invented_at_home",
+        "Invented, of this background",
+        "neither",
+        "Of the invented mentions, the share whose kind favours the background of the scene.",
+    ),
+    Metric(
+        "invented_at_home_expected",
+        "The same, if drawn by frequency",
+        "neither",
+        "That share if invented objects were drawn by how often training shows them, whatever the background.",
+    ),
+)
+OVERLAP_METRICS = (
+    Metric("bleu", "BLEU", "higher", "Against the reference texts, characters as tokens."),
+    Metric("chrf", "chrF", "higher", "F-score of character n-grams against the reference texts."),
+    Metric("cider", "CIDEr", "higher", "n-grams weighted by how rare they are, 0 to 10.", unit="", decimals=2),
+    Metric("distinct_1", "Distinct-1", "neither", "Different characters, of all characters of all texts."),
+    Metric("distinct_2", "Distinct-2", "neither", "Different pairs of characters, of all pairs."),
 )
 QUESTION_METRICS = (
     Metric(
@@ -85,50 +114,106 @@ QUESTION_METRICS = (
         "higher",
         "Right when the likelier of 有 and 没有 counts as the answer.",
     ),
-    Metric("pope_random_accuracy", "POPE random", "higher", "Accuracy where the absent object is any."),
-    Metric("pope_popular_accuracy", "POPE popular", "higher", "Accuracy where the absent object is a frequent one."),
-    Metric(
-        "pope_adversarial_accuracy",
-        "POPE adversarial",
-        "higher",
-        "Accuracy where the absent object usually goes with the background.",
-    ),
-)
-BY_KEY = {metric.key: metric for metric in (*TEXT_METRICS, HELD_OUT, *QUESTION_METRICS)}
-
-LENGTH = BY_KEY["length"]
-LOSS = Metric("loss", "Test loss", "lower", "Mean cross-entropy of a target token of the test rows.", unit="nats")
-
-# The charts, in the order in which to read them.
-CHARTED = (
-    LOSS,
     *(
-        BY_KEY[key]
-        for key in (
-            *("chair_i", "chair_s", "precision", "recall"),
-            *("f1", "colour_accuracy", "colour_accuracy_held_out", "pope_accuracy"),
-            *("pope_likelihood_accuracy", "pope_yes_ratio", "length", "repetition"),
+        Metric(f"pope_{kind}_{figure}", f"POPE {kind}, {title}", better, reading, target=target)
+        for kind, reading in (
+            ("random", "The absent object is any."),
+            ("popular", "The absent object is a frequent one."),
+            ("adversarial", "The absent object usually goes with the background."),
+        )
+        for figure, title, better, target in (
+            ("accuracy", "accuracy", "higher", None),
+            ("f1", "F1", "higher", None),
+            ("yes_ratio", "yes-ratio", "neither", 0.5),
         )
     ),
 )
+POPE_KINDS = ("random", "popular", "adversarial")
+TOKEN_CLASSES = {"object": "object words", "colour": "colour words", "rest": "all other words"}
+GROUNDING_METRICS = (
+    Metric(
+        "swap_gap",
+        "Image-swap gap",
+        "higher",
+        "Loss of the reference text with another picture minus with its own; 0: the picture does not matter.",
+        unit="nats",
+        decimals=2,
+    ),
+    *(
+        Metric(
+            f"swap_gap_{key}",
+            f"Image-swap gap, {words}",
+            "higher",
+            f"The same on {words} alone.",
+            unit="nats",
+            decimals=2,
+        )
+        for key, words in TOKEN_CLASSES.items()
+    ),
+)
+PROBE_METRICS = (
+    Metric(
+        "probe_auc",
+        "Probe of image tokens",
+        "higher",
+        "Which objects are there, read off the projected image tokens by a linear probe: area under the ROC curve.",
+        unit="",
+        target=0.5,
+        decimals=4,
+    ),
+    Metric(
+        "probe_vision_auc",
+        "Probe of the encoder",
+        "higher",
+        "The same off the frozen encoder's own features: what there is to be read.",
+        unit="",
+        target=0.5,
+        decimals=4,
+    ),
+)
+PHOTOGRAPH_METRICS = (
+    Metric("photograph_recall", "Photographs, recall", "higher", "Of what each photograph shows, the share named."),
+    Metric("photograph_chair_i", "Photographs, CHAIR-i", "lower", "Of all that is named there, the share not shown."),
+    Metric(
+        "photograph_unsupported",
+        "Photographs, invented",
+        "lower",
+        "Mentions of what a photograph does not show.",
+        unit="a text",
+        decimals=2,
+    ),
+)
+LOSS = Metric(
+    "loss", "Test loss", "lower", "Mean cross-entropy of a target token of the test rows.", "nats", decimals=3
+)
+
+_LONG = (LOSS, *TEXT_METRICS, *CLAIM_METRICS, *PRIOR_METRICS, *OVERLAP_METRICS, *GROUNDING_METRICS)
+BY_KEY = {metric.key: metric for metric in (*_LONG, *PROBE_METRICS, *QUESTION_METRICS, *PHOTOGRAPH_METRICS)}
+LENGTH = BY_KEY["length"]
 # The figures that answer the page's question.
 DECIDING = tuple(BY_KEY[key] for key in ("chair_i", "precision", "recall"))
 
 
-def grouped(keys: set[str]) -> list[tuple[str, list[tuple[str, Metric]]]]:
-    """All figures of a run as (group, [(key in the metrics file, metric), ...]); unknown ones come last, by name."""
+class Named(NamedTuple):
+    """A row of the table: a metric under the name that it has in the metrics file."""
+
+    key: str
+    metric: Metric
+
+
+def grouped(keys: set[str]) -> list[tuple[str, list[Named]]]:
+    """All figures of a run, by group; unknown ones come last, by name."""
     groups = [
-        ("Test rows", [(LOSS.key, LOSS)]),
-        ("Long descriptions", [(metric.key, metric) for metric in (*TEXT_METRICS, HELD_OUT)]),
-        ("Short captions", [(CAPTION_PREFIX + metric.key, metric._replace(reading="")) for metric in TEXT_METRICS]),
-        ("Yes/no questions", [(metric.key, metric) for metric in QUESTION_METRICS]),
+        ("Long descriptions", _LONG[: -len(GROUNDING_METRICS)]),
+        ("Photographs", PHOTOGRAPH_METRICS),
+        ("Yes/no questions", QUESTION_METRICS),
+        ("Grounding in the picture", (*GROUNDING_METRICS, *PROBE_METRICS)),
     ]
-    known = {key for _, rows in groups for key, _ in rows}
-    groups.append(("Other figures", [(key, Metric(key, key, "neither", "", unit="")) for key in sorted(keys - known)]))
-    present = [(title, [row for row in rows if row[0] in keys]) for title, rows in groups]
-    return [(title, rows) for title, rows in present if rows]
-
-
-# What `dvc metrics` and `dvc exp show` list per checkpoint: a terminal has room for no more. The page, the plots and
-# reports/evaluation have every figure, with its interval.
-MERGED = (LOSS.key, *(metric.key for metric in TEXT_METRICS), "pope_accuracy", "pope_yes_ratio")
+    rows = [(title, [Named(metric.key, metric) for metric in metrics]) for title, metrics in groups]
+    captions = [Named(CAPTION_PREFIX + metric.key, metric._replace(reading="")) for metric in _LONG]
+    rows.insert(1, ("Short captions", captions))
+    known = {row.key for _, group in rows for row in group}
+    others = [Named(key, Metric(key, key, "neither", "", unit="", decimals=3)) for key in sorted(keys - known)]
+    rows.append(("Other figures", others))
+    present = [(title, [row for row in group if row.key in keys]) for title, group in rows]
+    return [(title, group) for title, group in present if group]

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stages.common.params import Params
-from stages.report.catalogue import CAPTION_PREFIX, Metric
-from stages.report.merge import LossRow, Run, epoch_boundaries, timeline_starts
+from stages.report.catalogue import MINUS, Metric
+from stages.report.figures import shown
+from stages.report.merge import UNDEFINED, Interval, LossRow, Run, epoch_boundaries, timeline_starts
 
 _INK, _MUTED, _GRID = "var(--ink)", "var(--muted)", "var(--grid)"
 _FONT = 'system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif'
@@ -39,6 +40,8 @@ _TOKENS = "datum.value == 0 ? '0' : format(datum.value, '~s')"
 _LOG_FROM = 6.0  # ratio of the largest to the smallest loss above which a straight axis would hide the end
 _MAX_POINTS = 300  # drawn per training run; a page must stay small after a long run
 _LANE = 24  # pixels a lane of training runs takes above the loss plot
+_TICK_CHARACTERS = 15  # of all labels of a narrow scale
+_ROUNDING = 1e-9
 _CHARACTER = 6.4  # pixels, generously, of a character of lane labels
 
 
@@ -47,20 +50,26 @@ class Colour(NamedTuple):
     dark: str
 
 
+_WARM = (
+    *(Colour("#d4680c", "#ff9b4a"), Colour("#b0308c", "#ee82cf"), Colour("#8a6d00", "#dcbb3c")),
+    *(Colour("#c0392b", "#ff7a6b"), Colour("#7a4a2b", "#c99a78"), Colour("#6b7a12", "#b9c94f")),
+)
+
+
 def palette(params: Params, names: Sequence[str]) -> dict[str, Colour]:
-    """A colour per checkpoint: grey for pretraining, a ramp of blues along the curriculum, warm ones for controls,
-    green for finished models. Those after earlier epochs have the colour of the last."""
-    controls = list(dict.fromkeys(f"sft-{control}" for _, control in params.sft.comparisons))
-    others = [f"sft-{name}" for name in params.sft.phases if f"sft-{name}" not in controls]
-    warm = (Colour("#d4680c", "#ff9b4a"), Colour("#b0308c", "#ee82cf"), Colour("#8a6d00", "#dcbb3c"))
+    """A colour per checkpoint: grey for pretraining, a ramp of blues along the curriculum, warm ones for the phases
+    beside it, green for finished models. Those after earlier epochs have the colour of the last."""
+    sft = params.sft
+    curricula = {link for curriculum, _ in sft.comparisons for link in sft.chain(curriculum)} or set(sft.phases)
+    cool = [name for name in sft.phases if name in curricula]
     colours = {"pretrain": Colour("#858b96", "#8b919c")}
-    for place, name in enumerate(others):
-        share = place / (len(others) - 1) if len(others) > 1 else 1.0
-        colours[name] = Colour(
+    for place, name in enumerate(cool):
+        share = place / (len(cool) - 1) if len(cool) > 1 else 1.0
+        colours[f"sft-{name}"] = Colour(
             _hex(0.49 + 0.17 * share, 0.55 - 0.20 * share, 0.62), _hex(0.64 - 0.12 * share, 0.62 + 0.14 * share, 0.75)
         )
-    for place, name in enumerate(controls):
-        colours[name] = warm[place % len(warm)]
+    for place, name in enumerate(name for name in sft.phases if name not in curricula):
+        colours[f"sft-{name}"] = _WARM[place % len(_WARM)]
     for name in params.fetch.models:
         colours[name] = Colour("#2f8f4e", "#5fc983")
     return {name: colours[name.split("/")[0]] for name in names}
@@ -170,6 +179,7 @@ def loss_chart(run: Run, width: int, height: int) -> str:
             ),
             *(
                 {
+                    "name": f"lane{names.index(lane['phase'])}",  # a class of the text, which the page hides it by
                     "data": {"values": [lane]},
                     "mark": {"type": "text", "align": "left", "baseline": "bottom", "fontSize": 11, "color": _INK},
                     "encoding": {
@@ -228,100 +238,137 @@ def _loss_scale(losses: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def metric_chart(run: Run, metric: Metric, width: int = 290) -> str:
-    """A figure of every checkpoint with its interval: filled dots for long descriptions, hollow ones for captions."""
+def series_chart(run: Run, series: str, key: str, scale: float, title: str) -> str:
+    """A figure along the places of a series, which are numbered: a line a checkpoint, its intervals as a band."""
     names = list(run.checkpoints)
-    scale = 100.0 if metric.share else 1.0
-    keys = {"description": metric.key, "caption": CAPTION_PREFIX + metric.key}
-    rows = []
-    for name, checkpoint in run.checkpoints.items():
-        for prompt, key in keys.items():
-            interval = checkpoint.evaluation.intervals.get(key)
-            if interval is not None and interval.value is not None:
-                low = interval.value if interval.low is None else interval.low
-                high = interval.value if interval.high is None else interval.high
-                rows.append(
-                    {
-                        "checkpoint": name,
-                        "prompt": prompt,
-                        "value": scale * interval.value,
-                        "low": scale * low,
-                        "high": scale * high,
-                    }
-                )
+    rows = [
+        {"checkpoint": name, "at": int(place.at)}
+        | {part: None if end is None else scale * end for part, end in interval}
+        for name, checkpoint in run.checkpoints.items()
+        for place in checkpoint.series.get(series, ())
+        for interval in [place.intervals.get(key, UNDEFINED)]
+        if interval.value is not None
+    ]
     if not rows:
         return ""
-    both = len({row["prompt"] for row in rows}) > 1
-    guides = [{"at": scale * metric.target}] if metric.target is not None else []
-    if metric.unit == "characters":
-        lengths = next(iter(run.checkpoints.values())).reference_lengths
-        guides += [{"at": length} for length in lengths.values()]
-    extent = [*(row["low"] for row in rows), *(row["high"] for row in rows), *(guide["at"] for guide in guides)]
-    margin = 0.06 * (max(extent) - min(extent)) or 1.0
-    domain = [max(0.0, min(extent) - margin), max(extent) + margin]
-    if metric.share:
-        domain[1] = min(100.0, domain[1])
     colour = {
         "field": "checkpoint",
         "type": "nominal",
         "scale": {"domain": names, "range": [variable(names, name) for name in names]},
         "legend": None,
     }
+    last = max(row["at"] for row in rows)
     x = {
+        "field": "at",
         "type": "quantitative",
-        "scale": {"domain": domain, "nice": True, "zero": False},
-        "axis": {"tickCount": 4, "title": None, "labelFlush": False},
+        "scale": {"domain": [0.7, max(last, 2) + 0.3], "nice": False},
+        "axis": {"values": list(range(1, last + 1, max(1, last // 8))), "format": "d", "grid": False},
+        "title": title,
     }
-    y = {
-        "field": "checkpoint",
-        "type": "nominal",
-        "sort": names,
-        "scale": {"domain": names, "paddingInner": 0.35, "paddingOuter": 0.2},
-        # A fixed width: fonts differ between the machine that draws and the one that shows.
-        "axis": {"title": None, "grid": False, "labelColor": _INK, "labelLimit": 140, "labelPadding": 10}
-        | dict.fromkeys(("minExtent", "maxExtent"), min(140, 10 + _CHARACTER * max(map(len, names)))),
-    }
-    offset = {"field": "prompt", "type": "nominal", "scale": {"domain": list(keys)}} if both else None
-    place = {"y": y} | ({"yOffset": offset} if offset else {})
-    drawn = {"data": {"values": rows}, "encoding": {**place, "color": colour}}
-    described = {row["checkpoint"] for row in rows if row["prompt"] == "description"}
-    undefined = [{"checkpoint": name, "text": "undefined"} for name in names if name not in described]
+    y = {"type": "quantitative", "scale": {"zero": False, "nice": True}, "axis": {"tickCount": 5, "title": None}}
+    value = {"x": x, "y": {**y, "field": "value"}, "color": colour}
     spec = {
         "autosize": {"type": "fit-x", "contains": "padding"},
-        "width": width,
-        "height": {"step": 33, "for": "position"} if both else {"step": 33},
+        "width": 360,
+        "height": 210,
+        "data": {"values": rows},
         "layer": [
             {
-                "data": {"values": guides},
-                "mark": {"type": "rule", "strokeDash": [4, 3], "color": _MUTED},
-                "encoding": {"x": {**x, "field": "at"}},
+                "mark": {"type": "area", "opacity": 0.13},
+                "encoding": {**value, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
             },
-            {
-                "data": {"values": undefined},
-                "mark": {"type": "text", "align": "left", "fontSize": 11, "color": _MUTED},
-                "encoding": {"y": y, "x": {"value": 0}, "text": {"field": "text"}},
-            },
-            {
-                **drawn,
-                "mark": {"type": "rule", "strokeWidth": 2, "strokeCap": "round", "opacity": 0.75},
-                "encoding": {**drawn["encoding"], "x": {**x, "field": "low"}, "x2": {"field": "high"}},
-            },
-            {
-                **drawn,
-                "mark": {"type": "point", "size": 52, "strokeWidth": 2, "opacity": 1},
-                "encoding": {
-                    **drawn["encoding"],
-                    "x": {**x, "field": "value"},
-                    "fill": {
-                        "condition": {"test": "datum.prompt == 'description'", **_fill(colour)},
-                        "value": "var(--card)",
-                    },
-                },
-            },
+            {"mark": {"type": "line", "strokeWidth": 2, "strokeJoin": "round"}, "encoding": value},
+            {"mark": {"type": "circle", "size": 30, "opacity": 1}, "encoding": value},
         ],
     }
     return _svg(spec)
 
 
-def _fill(colour: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: colour[key] for key in ("field", "type", "scale", "legend")}
+# Figures with their intervals, a row a checkpoint: drawn by the page itself, so that they are as wide as it has room.
+
+
+class Mark(NamedTuple):
+    """Places in percent of the scale; ``span``: of the interval, its left end and its width."""
+
+    at: float
+    span: tuple[float, float] | None
+    shape: str
+    text: str
+
+
+class DotRow(NamedTuple):
+    """``text``: the first figure, a dash where it is undefined."""
+
+    checkpoint: str
+    marks: tuple[Mark, ...]
+    text: str
+
+
+class Dots(NamedTuple):
+    """``ticks``: place in percent and label, at equal distances from 0 to 100; ``guides``: places of dashed lines."""
+
+    rows: tuple[DotRow, ...]
+    ticks: tuple[tuple[float, str], ...]
+    guides: tuple[float, ...]
+
+
+SHAPES = ("full", "hollow", "half")  # two figures differ most in the first two
+
+
+def dots(
+    figures: Mapping[str, Sequence[Interval]],
+    metric: Metric,
+    shapes: Sequence[str] = SHAPES,
+    guides: Sequence[float] = (),
+) -> Dots | None:
+    """Figures of each checkpoint on one scale, which need not start at 0. None if all are undefined."""
+    known = [interval for row in figures.values() for interval in row if interval.value is not None]
+    if not known:
+        return None
+    ends = [end for interval in known for end in (interval.value, interval.low, interval.high) if end is not None]
+    ticks = _readable_ticks([metric.scale * end for end in (*ends, *guides)])
+
+    def place(value: float) -> float:
+        return round(100 * (metric.scale * value - ticks[0]) / (ticks[-1] - ticks[0]), 1)
+
+    def mark(interval: Interval, shape: str) -> Mark:
+        span = (place(interval.low), round(place(interval.high) - place(interval.low), 1)) if interval.defined else None
+        return Mark(place(interval.value), span, shape, shown(metric, interval))
+
+    rows = tuple(
+        DotRow(
+            name,
+            tuple(mark(i, shape) for i, shape in zip(intervals, shapes, strict=False) if i.value is not None),
+            metric.show(intervals[0].value),
+        )
+        for name, intervals in figures.items()
+    )
+    places = [round(100 * number / (len(ticks) - 1), 1) for number in range(len(ticks))]
+    return Dots(rows, tuple(zip(places, map(_tick_label, ticks), strict=True)), tuple(place(guide) for guide in guides))
+
+
+def _readable_ticks(values: Sequence[float]) -> list[float]:
+    """As many as have room for their labels."""
+    choices = [nice_ticks(values, most) for most in (5, 4, 3)]
+    return next((ticks for ticks in choices if len("".join(map(_tick_label, ticks))) <= _TICK_CHARACTERS), choices[-1])
+
+
+def _tick_label(tick: float) -> str:
+    return f"{tick:.6g}".replace("-", MINUS)
+
+
+def nice_ticks(values: Sequence[float], most: int) -> list[float]:
+    """At most ``most`` round numbers at equal distances that take in all values."""
+    low, high = min(values), max(values)
+    if low == high:
+        low -= abs(low) / 10
+    power = math.floor(math.log10(high - low or 1.0)) - 1
+    steps = [step * 10.0**power for power in range(power, power + 4) for step in (1, 2, 2.5, 5)]
+
+    def ends(step: float) -> tuple[int, int]:
+        first = math.floor(low / step + _ROUNDING)
+        return first, max(math.ceil(high / step - _ROUNDING), first + 1)
+
+    step = next(step for step in steps if ends(step)[1] - ends(step)[0] < most)
+    first, last = ends(step)
+    return [number * step for number in range(first, last + 1)]

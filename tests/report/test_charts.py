@@ -1,4 +1,4 @@
-"""Charts: smoothing keeps the jump between epochs, lanes don't overlap, colours follow the tree of phases."""
+"""Charts: smoothing keeps the jump between epochs, lanes don't overlap, figures stand at their places on a scale."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from stages.report.catalogue import BY_KEY
-from stages.report.charts import loss_chart, metric_chart, palette, place_in_lanes, smoothed
-from stages.report.merge import LossRow, load_run
+from stages.report.charts import dots, loss_chart, nice_ticks, palette, place_in_lanes, series_chart, smoothed
+from stages.report.merge import UNDEFINED, Interval, LossRow, load_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,14 +35,79 @@ def test_every_checkpoint_has_a_colour_of_its_own(inputs):
     assert len({colour.light for colour in colours.values()}) == len({colour.dark for colour in colours.values()}) == 4
 
 
+def test_a_phase_beside_curriculum_and_control_has_no_colour_of_theirs(inputs):
+    inputs.raw["sft"]["phases"]["order"] = inputs.raw["sft"]["phases"]["short"] | {"shuffle": False}
+    colours = palette(inputs.params, [*inputs.params.checkpoints, "sft-long/epoch-1"])
+    assert len({colours[name] for name in inputs.params.checkpoints}) == 5
+    assert colours["sft-long/epoch-1"] == colours["sft-long"]
+
+
 def test_charts_take_their_colours_from_the_page(inputs):
     run = load_run(inputs.params, inputs.root)
-    loss, chair = loss_chart(run, 700, 300), metric_chart(run, BY_KEY["chair_i"])
+    loss = loss_chart(run, 700, 300)
     for index in range(4):
-        assert f"var(--c{index})" in loss and f"var(--c{index})" in chair
+        assert f"var(--c{index})" in loss
+        assert f"lane{index}_marks" in loss  # by which the page hides its label
     assert loss.count("stroke-dasharray") >= 4  # an epoch boundary in each training run
-    assert "sft-direct" in loss and "sft-direct" in chair
-    assert metric_chart(run, BY_KEY["repetition"]) == ""  # nothing measured
+    assert "sft-direct" in loss
+
+
+def test_a_series_is_a_line_with_a_band_for_each_checkpoint_that_has_it(inputs):
+    def place(at: str, value: float | None) -> dict:
+        return {
+            "at": at,
+            "texts": 9,
+            "intervals": {"chair_i": {"value": value, "low": value and 0.1, "high": value and 0.3}},
+        }
+
+    series = {"sentence": [place("1", 0.15), place("2", 0.2), place("3", None)]}
+    inputs.write_metrics("sft-long", {"chair_i": (0.2, 0.02)}, series)
+    run = load_run(inputs.params, inputs.root)
+    svg = series_chart(run, "sentence", "chair_i", 100, "sentence")
+    assert 'stroke="var(--c2)"' in svg and 'fill="var(--c2)"' in svg
+    assert "var(--c0)" not in svg
+    assert series_chart(run, "sentence", "recall", 100, "sentence") == ""
+
+
+def interval(value: float, low: float | None = None, high: float | None = None) -> Interval:
+    return Interval(value=value, low=low, high=high)
+
+
+def test_dots_stand_at_their_places_on_the_scale():
+    figures = {
+        "one": [interval(0.1, 0.05, 0.15), interval(0.2, 0.2, 0.25)],
+        "two": [UNDEFINED, interval(0.1)],
+    }
+    drawn = dots(figures, BY_KEY["chair_i"], ("full", "hollow"), guides=[0.15])
+    assert drawn.ticks == ((0, "5"), (25, "10"), (50, "15"), (75, "20"), (100, "25"))
+    one, two = drawn.rows
+    assert [(mark.at, mark.span, mark.shape) for mark in one.marks] == [
+        (25, (0, 50), "full"),
+        (75, (75, 25), "hollow"),
+    ]
+    assert (one.text, one.marks[0].text) == ("10.0", "10.0 [5.0, 15.0]")
+    assert two.text == "–" and [(mark.at, mark.span) for mark in two.marks] == [(25, None)]
+    assert drawn.guides == (50,)
+    assert dots({"one": [UNDEFINED]}, BY_KEY["chair_i"]) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([5.2, 14.5], [5, 7.5, 10, 12.5, 15]),
+        ([-3, 2.2], [-4, -2, 0, 2, 4]),
+        ([0, 100], [0, 25, 50, 75, 100]),
+        ([100], [90, 92.5, 95, 97.5, 100]),
+        ([0], [0, 0.1]),
+    ],
+)
+def test_ticks_are_round_and_take_in_all_values(values, ticks):
+    assert nice_ticks(values, 5) == pytest.approx(ticks)
+
+
+def test_long_labels_are_fewer():
+    drawn = dots({"one": [interval(0.9911, 0.9873, 0.9945)]}, BY_KEY["probe_auc"])
+    assert len(drawn.ticks) == 3
 
 
 @pytest.mark.parametrize(("name", "x", "y"), [("loss", "timeline", "loss"), ("bars", "checkpoint", "value")])
