@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 from stages.common.params import Params, load_params
 from stages.common.shards import write_empty_shard, write_shard
 from stages.evaluate.answers import Answerer
-from stages.evaluate.dialogues import evaluate_dialogues
+from stages.evaluate.dialogues import evaluate_dialogues, lexicon_spans
+from stages.evaluate.lexicon import load_lexicon
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +44,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     folder = tmp_path / "data/prepared"
     folder.mkdir(parents=True)
     write_shard(folder / "test-00000.parquet", ROWS)
+    shutil.copytree(ROOT / "data/eval", tmp_path / "data/eval")
     monkeypatch.chdir(tmp_path)
     params = load_params(ROOT / "tests/params.yaml")
     evaluate = params.evaluate.model_copy(update={"max_new_tokens": 4, "bootstrap_samples": 20, "scenes": 10})
@@ -79,3 +82,34 @@ def test_photographs_are_asked_both_prompts(answerer: Answerer, params: Params, 
         for task, prompt in (("description", "描述一下这个图像的内容。"), ("caption", "提供给定图像的简要描述。"))
     )
     assert [name for name, _ in found.shown] == ["舞蹈-dance", "熊猫"]
+
+
+def test_photographs_of_the_manifest_are_counted(
+    answerer: Answerer, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"简要": "一只猫。", "描述": "一只熊猫和一只狗在草地上。"}
+    monkeypatch.setattr(
+        answerer,
+        "answer",
+        lambda questions, *rest: [next((s for p, s in said.items() if p in q.prompt), "") for q in questions],
+    )
+    photographs = [row(name, turn("<image>")) for name in ("熊猫草地-Panda-Grassland", "不在清单里")]
+    write_shard(tmp_path / "data/prepared/fixed-00000.parquet", [photo | {"texts": []} for photo in photographs])
+    found = evaluate_dialogues(answerer, params, "x")
+    assert found.estimates["photograph_recall"].value == 1.0
+    assert found.estimates["photograph_chair_i"].value == pytest.approx(1 / 3)
+    assert found.estimates["caption_photograph_recall"].value == 0.0
+    described = [answer for answer in found.rows if answer["split"] == "fixed" and answer["task"] == "description"]
+    listed, unknown = described
+    assert [(m["kind"], m["supported"]) for m in listed["mentions"]] == [("熊猫", True), ("狗", False), ("草地", True)]
+    assert listed["missed"] == [] and unknown["mentions"] == []
+
+
+def test_words_of_the_lexicon_count_when_they_are_new() -> None:
+    lexicon = load_lexicon(ROOT / "data/eval/lexicon.yaml")
+    text = "红色的狗和小狗，红色的猫"
+    assert sorted((text[start:end], name) for start, end, name in lexicon_spans(text, lexicon)) == [
+        ("狗", "object"),
+        ("猫", "object"),
+        ("红色", "colour"),
+    ]

@@ -1,0 +1,176 @@
+"""Texts about photographs against a manifest of what is in them; everything else in the lexicon is unsupported.
+
+CHAIR (Rohrbach et al. 2018) in a larger vocabulary: of natural images nobody can list all that is there, so a manifest
+lists what must be named, and what may be.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from stages.common.errors import InputError
+from stages.evaluate.bootstrap import Metric, ratio
+from stages.evaluate.lexicon import Gender, Lexicon, Thing
+from stages.evaluate.texts import repetition
+
+MANIFEST = Path("data/eval/photographs.yaml")
+ASPECTS = ("gender", "colour", "count")  # of the main subject
+Verdict = Literal["right", "wrong", "not stated"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Subject(_Strict):
+    """``gender`` and ``count`` are None where the picture does not tell."""
+
+    concept: str
+    gender: Gender | None
+    colours: tuple[str, ...]
+    count: int | None
+
+
+class Photograph(_Strict):
+    there: tuple[str, ...]
+    allowed: tuple[str, ...]
+    subject: Subject
+
+
+Manifest = Mapping[str, Photograph]
+
+
+def image_key(name: str) -> str:
+    """What a picture is called, without folder and ending, however its characters are composed."""
+    name = unicodedata.normalize("NFC", PurePosixPath(name.strip().replace("\\", "/")).name)
+    stem, dot, ending = name.rpartition(".")
+    return stem if dot and ending.lower() in ("jpg", "jpeg", "png", "webp", "gif", "bmp") else name
+
+
+def load_manifest(path: Path, lexicon: Lexicon) -> Manifest:
+    """Raises InputError that names the picture and what is wrong with its entry."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    try:
+        manifest = TypeAdapter(dict[str, Photograph]).validate_python(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
+    if not manifest:
+        raise InputError(f"{path} lists no picture; add at least one")
+    for name, entry in manifest.items():
+        for concept in (*entry.there, *entry.allowed, entry.subject.concept):
+            if concept not in lexicon.entries:
+                raise InputError(f"{path}: {name}: the lexicon has no concept {concept}; add it there or use its name")
+        for colour in entry.subject.colours:
+            if colour not in lexicon.colours:
+                raise InputError(f"{path}: {name}: the lexicon has no colour {colour}")
+    return {image_key(name): entry for name, entry in manifest.items()}
+
+
+@dataclass(frozen=True)
+class PhotographScore:
+    """``mentions``: (thing, whether the picture supports it), without what is denied. ``missed``: of what is there."""
+
+    text: str
+    mentions: tuple[tuple[Thing, bool], ...]
+    missed: tuple[str, ...]
+    there: int
+    subject: Mapping[str, Verdict]
+
+    @property
+    def unsupported(self) -> list[str]:
+        return list(dict.fromkeys(thing.word for thing, supported in self.mentions if not supported))
+
+    def counts(self) -> dict[str, float]:
+        """What this text adds to the sums of PHOTOGRAPH_METRICS."""
+        wrong = sum(not supported for _, supported in self.mentions)
+        return {
+            "texts": 1,
+            "mentions": len(self.mentions),
+            "unsupported": wrong,
+            "texts_unsupported": wrong > 0,
+            "there": self.there,
+            "named": self.there - len(self.missed),
+            "characters": len(self.text),
+            "repetition": repetition(self.text),
+            **{aspect: verdict != "not stated" for aspect, verdict in self.subject.items()},
+            **{f"{aspect}_right": verdict == "right" for aspect, verdict in self.subject.items()},
+        }
+
+
+PHOTOGRAPH_METRICS: dict[str, Metric] = {
+    "recall": ratio("named", "there"),
+    "chair_i": ratio("unsupported", "mentions"),
+    "chair_s": ratio("texts_unsupported", "texts"),
+    "unsupported": ratio("unsupported", "texts"),
+    "length": ratio("characters", "texts"),
+    "repetition": ratio("repetition", "texts"),
+    **{f"subject_{aspect}": ratio(f"{aspect}_right", aspect) for aspect in ASPECTS},
+}
+
+
+def score_photograph(text: str, photograph: Photograph, lexicon: Lexicon) -> PhotographScore:
+    """A thing is supported if the manifest lists it or something that it is a general word for (动物 for 熊猫)."""
+    listed = {*photograph.there, *photograph.allowed}
+    supported = listed.union(*(lexicon.ancestors[concept] for concept in listed))
+    things = [thing for thing in lexicon.find(text) if not thing.negated]
+    named = {concept for thing in things for concept in (thing.concept, *lexicon.ancestors[thing.concept])}
+    return PhotographScore(
+        text=text,
+        mentions=tuple((thing, thing.concept in supported) for thing in things),
+        missed=tuple(concept for concept in photograph.there if concept not in named),
+        there=len(photograph.there),
+        subject=judge_subject(text, things, photograph.subject, lexicon),
+    )
+
+
+def judge_subject(text: str, things: Sequence[Thing], subject: Subject, lexicon: Lexicon) -> dict[str, Verdict]:
+    """What the text says of the main subject's gender, colour and count, by its first statement on each.
+
+    A word that states a gender is about a subject that has one (男人, where a 舞者 is to be seen). A gender or a count
+    that the picture does not tell is not judged.
+    """
+    genders = [gender for thing in things if (gender := lexicon.gender(thing.concept))]
+    genders = genders or lexicon.pronoun_genders(text)
+    about = [
+        thing
+        for thing in things
+        if lexicon.related(thing.concept, subject.concept)
+        or (subject.gender is not None and lexicon.gender(thing.concept) is not None)
+    ]
+    colours = next((thing.colours for thing in about if thing.colours), ())
+    count = next((thing.count for thing in about if thing.count is not None), None)
+
+    def verdict(stated: bool, right: bool) -> Verdict:
+        return "not stated" if not stated else "right" if right else "wrong"
+
+    return {
+        "gender": verdict(bool(genders) and subject.gender is not None, genders[:1] == [subject.gender]),
+        "colour": verdict(bool(colours), set(colours) <= set(subject.colours)),
+        "count": verdict(count is not None and subject.count is not None, count == subject.count),
+    }
+
+
+def mention_rows(score: PhotographScore) -> list[dict[str, Any]]:
+    """As in answers.jsonl."""
+    return [
+        {
+            "kind": thing.concept,
+            "word": thing.word,
+            "start": thing.start,
+            "end": thing.end,
+            "supported": supported,
+            "hedged": thing.hedged,
+        }
+        for thing, supported in score.mentions
+    ]

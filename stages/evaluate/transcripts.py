@@ -1,0 +1,74 @@
+"""Texts that some model made of pictures, read from a file: JSON lines, or the form that the notes print.
+
+{"image": "dog.jpg", "text": "一只小狗。"}
+
+[Image]: dog.jpg
+🤖️: 一只小狗，
+坐在草地上。
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from stages.common.errors import InputError
+
+_IMAGE = re.compile(r"\s*\[Image\]\s*[:：]\s*(.*?)\s*$", re.IGNORECASE)
+_SPEAKER = re.compile(r"^\s*[^\w\s，。！？、“”\"'（(《【\[]{1,4}\s*[:：]\s*")  # an emoji and a colon
+
+
+class Transcript(NamedTuple):
+    """``line``: where in its file the picture is named, from 1."""
+
+    image: str
+    text: str
+    line: int
+
+
+def read_transcripts(path: Path) -> list[Transcript]:
+    """Raises InputError that names the line and what is wrong with it."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    first = next((line for line in lines if line.strip()), None)
+    if first is None:
+        raise InputError(f"{path} is empty; it must hold JSON lines, or [Image]: lines with texts below them")
+    found = list(_json_lines(path, lines) if first.lstrip().startswith("{") else _notes(path, lines))
+    if not found:
+        raise InputError(
+            f'{path} holds neither JSON lines, {{"image": ..., "text": ...}}, nor [Image]: lines with texts below them'
+        )
+    return found
+
+
+def _json_lines(path: Path, lines: list[str]) -> Iterator[Transcript]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {number}: not valid JSON: {error}") from None
+        values = [row.get(key) if isinstance(row, dict) else None for key in ("image", "text")]
+        if not all(isinstance(value, str) for value in values):
+            raise InputError(f'{path}, line {number}: needs "image" and "text", both as text')
+        yield Transcript(*values, number)
+
+
+def _notes(path: Path, lines: list[str]) -> Iterator[Transcript]:
+    """What stands before the first picture (the parameter count) is passed over."""
+    image, start, answer = None, 0, list[str]()
+    for number, line in enumerate([*lines, "[Image]: "], start=1):
+        if (match := _IMAGE.match(line)) is None:
+            answer.append(line)
+            continue
+        if image is not None:
+            yield Transcript(image, _SPEAKER.sub("", "\n".join(answer).strip()), start)
+        image, start, answer = match[1], number, []
+        if not image and number <= len(lines):
+            raise InputError(f"{path}, line {number}: [Image]: without the name of a picture")
