@@ -172,16 +172,29 @@ PROBE_METRICS = (
     ),
 )
 PHOTOGRAPH_METRICS = (
-    Metric("photograph_recall", "Photographs, recall", "higher", "Of what each photograph shows, the share named."),
-    Metric("photograph_chair_i", "Photographs, CHAIR-i", "lower", "Of all that is named there, the share not shown."),
+    Metric(
+        "photograph_chair_i", "Photographs, CHAIR-i", "lower", "Of all things mentioned, the share it does not show."
+    ),
+    Metric("photograph_chair_s", "Photographs, CHAIR-s", "lower", "Share of texts that mention at least one of these."),
     Metric(
         "photograph_unsupported",
         "Photographs, invented",
         "lower",
-        "Mentions of what a photograph does not show.",
+        "Mentions of what the photograph does not show.",
         unit="a text",
         decimals=2,
     ),
+    Metric("photograph_recall", "Photographs, recall", "higher", "Of what the photograph shows, the share named."),
+    *(
+        Metric(f"photograph_subject_{aspect}", f"Photographs, {aspect}", "higher", reading)
+        for aspect, reading in (
+            ("gender", "Of the texts that state the main subject's gender, the share that is right."),
+            ("colour", "The same for its colour."),
+            ("count", "The same for its number."),
+        )
+    ),
+    Metric("photograph_length", "Photographs, length", "neither", "Mean characters of a text.", unit="characters"),
+    Metric("photograph_repetition", "Photographs, repetition", "lower", "Share of the text that repeats itself."),
 )
 LOSS = Metric(
     "loss", "Test loss", "lower", "Mean cross-entropy of a target token of the test rows.", "nats", decimals=3
@@ -191,7 +204,7 @@ _LONG = (LOSS, *TEXT_METRICS, *CLAIM_METRICS, *PRIOR_METRICS, *OVERLAP_METRICS, 
 BY_KEY = {metric.key: metric for metric in (*_LONG, *PROBE_METRICS, *QUESTION_METRICS, *PHOTOGRAPH_METRICS)}
 LENGTH = BY_KEY["length"]
 # The figures that answer the page's question.
-DECIDING = tuple(BY_KEY[key] for key in ("chair_i", "precision", "recall"))
+DECIDING = tuple(BY_KEY[key] for key in ("chair_i", "precision", "recall", "photograph_chair_i", "photograph_recall"))
 
 
 class Named(NamedTuple):
@@ -210,7 +223,8 @@ def grouped(keys: set[str]) -> list[tuple[str, list[Named]]]:
         ("Grounding in the picture", (*GROUNDING_METRICS, *PROBE_METRICS)),
     ]
     rows = [(title, [Named(metric.key, metric) for metric in metrics]) for title, metrics in groups]
-    captions = [Named(CAPTION_PREFIX + metric.key, metric._replace(reading="")) for metric in _LONG]
+    short = (*_LONG, *PHOTOGRAPH_METRICS)
+    captions = [Named(CAPTION_PREFIX + metric.key, metric._replace(reading="")) for metric in short]
     rows.insert(1, ("Short captions", captions))
     known = {row.key for _, group in rows for row in group}
     others = [Named(key, Metric(key, key, "neither", "", unit="", decimals=3)) for key in sorted(keys - known)]

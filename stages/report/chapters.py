@@ -43,18 +43,21 @@ class Chapter(NamedTuple):
 def chapters(run: Run) -> list[Chapter]:
     """The charts worth a look, by question; those without any figure are left out."""
     world = run.params.data.source == "world"
-    photographs = "photograph_chair_i", "photograph_recall", "photograph_unsupported"
+    counted = world or measured(run, "photograph_chair_i")
+    if world:
+        texts = [*(_prompts_card(run, key) for key in ("chair_i", "precision", "recall")), _length_card(run)]
+    elif counted:
+        keys = "photograph_chair_i", "photograph_recall", "photograph_length", "loss"
+        texts = [_prompts_card(run, key) for key in keys]
+    else:
+        texts = [_prompts_card(run, "loss"), _prompts_card(run, "repetition"), _length_card(run)]
     every = [
         Chapter(
             "invented",
-            "How much is invented, and how much is said",
-            "Read them together: a text that says little has few chances to be wrong.",
+            "How much is invented, and how much is said" if counted else "The texts",
+            "Read them together: a text that says little has few chances to be wrong." if counted else "",
             [],
-            [
-                _prompts_card(run, key)
-                for key in (("chair_i", "precision", "recall") if world else ("loss", *photographs, "repetition"))
-            ]
-            + [_length_card(run)],
+            texts,
         ),
         Chapter(
             "where",
@@ -72,8 +75,8 @@ def chapters(run: Run) -> list[Chapter]:
         Chapter(
             "picture",
             "What the words take from the picture",
-            "Image-swap gap: the rise of the loss of a reference text when another scene's picture takes the place of "
-            "its own. 0: the picture does not matter.",
+            "Image-swap gap: the rise of the loss of a reference text when another picture takes the place of its "
+            "own. 0: the picture does not matter.",
             [],
             [*_gap_cards(run), _probe_card(run)],
         ),
@@ -145,7 +148,7 @@ def _prompts_card(run: Run, key: str, title: str = "", reading: str = "") -> Car
 
 
 def _length_card(run: Run) -> Card | None:
-    guides = list(next(iter(run.checkpoints.values())).reference_lengths.values())
+    guides = [length for length in next(iter(run.checkpoints.values())).reference_lengths.values() if length]
     keys = dict(zip(_PROMPTS, (LENGTH.key, CAPTION_PREFIX + LENGTH.key), strict=True))
     return _card(run, LENGTH, keys, guides, "the references' length" if guides else "")
 

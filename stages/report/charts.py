@@ -40,7 +40,7 @@ _TOKENS = "datum.value == 0 ? '0' : format(datum.value, '~s')"
 _LOG_FROM = 6.0  # ratio of the largest to the smallest loss above which a straight axis would hide the end
 _MAX_POINTS = 300  # drawn per training run; a page must stay small after a long run
 _LANE = 24  # pixels a lane of training runs takes above the loss plot
-_TICK_CHARACTERS = 15  # of all labels of a narrow scale
+_TICK_CHARACTERS = 11  # of all labels of a narrow scale
 _ROUNDING = 1e-9
 _CHARACTER = 6.4  # pixels, generously, of a character of lane labels
 
@@ -61,7 +61,7 @@ def palette(params: Params, names: Sequence[str]) -> dict[str, Colour]:
     beside it, green for finished models. Those after earlier epochs have the colour of the last."""
     sft = params.sft
     curricula = {link for curriculum, _ in sft.comparisons for link in sft.chain(curriculum)} or set(sft.phases)
-    cool = [name for name in sft.phases if name in curricula]
+    cool = sorted((name for name in sft.phases if name in curricula), key=lambda name: len(sft.chain(name)))
     colours = {"pretrain": Colour("#858b96", "#8b919c")}
     for place, name in enumerate(cool):
         share = place / (len(cool) - 1) if len(cool) > 1 else 1.0

@@ -64,7 +64,7 @@ class Comparison:
     def headline(self) -> str:
         invented = self.figures[0]
         if invented.relation == "undefined":
-            return "Open: a figure is undefined"
+            return "Open: a figure or its interval is undefined"
         if invented.relation == "unclear":
             return "No clear difference in this run"
         outcome = f"{'fewer' if invented.good else 'more'} of the objects named are invented"
@@ -90,7 +90,8 @@ class Comparison:
     @property
     def lengths(self) -> tuple[str, str] | None:
         """Mean characters of both arms' texts."""
-        both = [figure(arm.checkpoint, LENGTH.key).value for arm in (self.curriculum, self.control)]
+        key = self.figures[0].metric.key.replace("chair_i", LENGTH.key)  # of the same texts
+        both = [figure(arm.checkpoint, key).value for arm in (self.curriculum, self.control)]
         return None if None in both else tuple(LENGTH.show(length) for length in both)
 
 

@@ -49,6 +49,7 @@ def context(run: Run) -> dict[str, Any]:
     names = list(run.checkpoints)
     first = run.checkpoints[names[0]]
     colours = palette(run.params, names)
+    scenes = [scene_view(run, picture) for picture in run.pictures]
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return {
@@ -62,7 +63,8 @@ def context(run: Run) -> dict[str, Any]:
         "script_source": f"'sha256-{digest}'",
         "comparisons": comparisons(run),
         "findings": findings(run),
-        "scenes": [scene_view(run, picture) for picture in run.pictures],
+        "scenes": scenes,
+        "measured": any(scene.measured for scene in scenes),
         "shares": {task: text_shares(run, task) for task in DESCRIBING_TASKS},
         "chapters": chapters(run),
         "loss_charts": {kind: Markup(loss_chart(run, *size)) for kind, size in _LOSS_SIZES.items()},

@@ -119,8 +119,8 @@ def grounding(run: Run) -> Finding | None:
         "Did fine-tuning destroy what pretraining had learnt of the picture?",
         _grounding_headline(rows, probes),
         tuple(statements),
-        "Image-swap gap: how much the loss of the reference text rises when another scene's picture takes the place of "
-        "its own; 0 where the picture does not matter."
+        "Image-swap gap: how much the loss of the reference text rises when another picture takes the place of its "
+        "own; 0 where the picture does not matter."
         + (" The probe tells present from absent objects; 0.5 is chance." if probes else ""),
     )
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -171,7 +172,7 @@ def test_the_page_shows_each_question_with_its_figures(inputs):
         inputs.write_metrics(name, figures)
     html = page(inputs)
     assert "No: after fine-tuning the words depend more on the picture than before" in html
-    assert ">0.60 [0.58, 0.62]</td>" in html and 'minus pretraining&#39;s">+0.10' in html
+    assert ">0.60 [0.58,\u00a00.62]</td>" in html and 'minus pretraining&#39;s">+0.10' in html
 
 
 def test_undefined_figures_and_empty_logs_do_not_stop_the_page(inputs):
@@ -181,6 +182,41 @@ def test_undefined_figures_and_empty_logs_do_not_stop_the_page(inputs):
     html = page(inputs)
     assert "No loss was logged." in html
     assert "novel_figure" in html  # a figure the page knows no name for is shown by its key
+
+
+# Data from files
+
+
+def files_page(inputs, figures: dict, mentions: tuple = (), missed: tuple = ()) -> str:
+    """Of a run on files, whose pictures have no known truth."""
+    for section in ("vision", "language", "tokenizer"):
+        inputs.raw[section]["source"] = "fetch"
+    inputs.raw["data"]["source"] = "jsonl"
+    for name in NAMES:
+        inputs.write_metrics(name, figures)
+        inputs.write_answers(
+            name, {scene: inputs.answer("一只小狗。", mentions, missed) for scene in ("小狗-dog", "cat")}
+        )
+    run = load_run(inputs.params, inputs.root)
+    return render_page(replace(run, pictures=tuple(picture._replace(scene=None) for picture in run.pictures)))
+
+
+def test_without_a_truth_the_page_says_what_can_be_said(inputs):
+    html = files_page(inputs, {"loss": (2.5, 0.1), "length": (80.0, 2.0), "swap_gap": (0.4, 0.02)})
+    assert "Open: what these texts claim is not counted" in html
+    assert "No clear difference in how much the words depend on the picture" in html
+    assert "Image-swap gap on all words" in html
+    assert "Yes/no questions" not in html and "CHAIR-i" not in html and "all named" not in html
+
+
+def test_known_photographs_answer_the_question(inputs):
+    figures = {"photograph_chair_i": (0.3, 0.1), "photograph_recall": (0.5, 0.1), "photograph_length": (90.0, 5.0)}
+    dog = {"kind": "狗", "word": "小狗", "start": 2, "end": 4, "supported": True}
+    html = files_page(inputs, figures, (dog,), ("沙滩",))
+    assert "No clear difference in this run" in html
+    assert "90.0 characters with the curriculum" in html
+    assert ("right", "小狗") in Texts(html).marks
+    assert '○ missed</b> <span lang="zh-CN">沙滩</span>' in html
 
 
 # Small things

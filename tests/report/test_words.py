@@ -73,7 +73,7 @@ def test_the_matched_phase_is_compared_with_its_control(inputs):
         (0.20, "Yes, in this run: fewer of the objects named are invented"),
         (0.105, "No clear difference in this run"),
         (0.02, "No, in this run: more of the objects named are invented"),
-        (None, "Open: a figure is undefined"),
+        (None, "Open: a figure or its interval is undefined"),
     ],
 )
 def test_the_headline_follows_the_figures(inputs, control, headline):

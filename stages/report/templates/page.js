@@ -32,7 +32,7 @@ function follow() {
   for (const details of scene.querySelectorAll("details")) details.open = true;
   for (const group of scene.querySelectorAll("[tabindex]")) group.removeAttribute("tabindex");
   dialog.querySelector(".pages").replaceChildren(scene);
-  dialog.querySelector(".place").textContent = `${shown + 1} of ${scenes.length}`;
+  dialog.querySelector(".count").textContent = `${shown + 1} of ${scenes.length}`;
   dialog.setAttribute("aria-label", scene.querySelector("h3").textContent);
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;

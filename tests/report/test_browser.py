@@ -1,0 +1,248 @@
+"""The page in a real browser: it fetches nothing, runs nothing that a model writes, and obeys mouse and keyboard."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stages.report.merge import Run, load_run
+from stages.report.page import render_page
+from tests.report.conftest import Inputs, mention
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here")
+
+EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)">'
+EVIL_NAME = f"pretrain/{EVIL}"  # what stands before the slash gives it a colour
+PROMPTS = ("description", "caption")
+NAMES = ("pretrain", "sft-short", "sft-long", "sft-direct", EVIL_NAME)
+
+
+def place(at: str, value: float) -> dict:
+    ends = {"value": value, "low": value - 0.02, "high": value + 0.02}
+    return {"at": at, "texts": 40, "intervals": {"chair_i": ends, "chair_i_here": ends, "recall": ends}}
+
+
+def whole_run(inputs: Inputs) -> Run:
+    """All figures, a text that is markup, and names that are: a checkpoint's and a picture's."""
+    figures = {
+        key: (value, 0.02)
+        for key, value in (
+            *(("chair_i", 0.2), ("precision", 0.8), ("recall", 0.7), ("caption_chair_i", 0.1), ("length", 90.0)),
+            *(("swap_gap_object", 1.2), ("probe_auc", 0.9), ("probe_vision_auc", 0.95), ("count_accuracy", 0.6)),
+            *(("invented_at_home", 0.4), ("invented_at_home_expected", 0.2), ("pope_accuracy", 0.7)),
+        )
+    }
+    series = {
+        "sentence": [place("1", 0.1), place("2", 0.2)],
+        "frequency": [place(at, 0.1) for at in ("frequent", "middle", "rare")],
+    }
+    for name in ("pretrain", "sft-short", "sft-long", "sft-direct"):
+        inputs.write_metrics(name, figures, series)
+    text = f"有小狗和猫。{EVIL}" + "后面还有很多很多的话。" * 40
+    wrong = mention(text, "猫", "cat", supported=False)
+    answers = {"小狗-dog": inputs.answer(text, (mention(text, "小狗", "dog"), wrong), ("ball",))}
+    inputs.write_answers("sft-long", answers | {"cat": inputs.answer("一只猫。")})
+    run = load_run(inputs.params, inputs.root)
+    last = run.pictures[-1]
+    bad = {
+        name: replace(
+            checkpoint, answers=dict(checkpoint.answers) | {(EVIL, t): checkpoint.answers[last.id, t] for t in PROMPTS}
+        )
+        for name, checkpoint in run.checkpoints.items()
+    }
+    bad[EVIL_NAME] = replace(bad["pretrain"], name=EVIL_NAME, phase=None, loss=())
+    return replace(run, checkpoints=bad, pictures=(*run.pictures[:-1], last._replace(id=EVIL)))
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory) -> Path:
+    """In a folder of its own, under a name with a space: the page must not need its neighbours."""
+    run = whole_run(Inputs(tmp_path_factory.mktemp("inputs")))
+    file = tmp_path_factory.mktemp("another folder") / "index.html"
+    file.write_text(render_page(run), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[sync_api.Browser]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, page_file):
+    """Opens the page; fails the test for any message, dialog or request that the page has no business with."""
+    contexts, troubles = [], []
+
+    def opened(width: int = 1280, fragment: str = "", **options) -> sync_api.Page:
+        context = browser.new_context(viewport={"width": width, "height": 800}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+        page.on(
+            "request",
+            lambda request: request.url.startswith(("data:", page_file.as_uri())) or troubles.append(request.url),
+        )
+        page.goto(page_file.as_uri() + fragment)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+def shown(page: sync_api.Page, selector: str) -> int:
+    return page.locator(selector).filter(visible=True).count()
+
+
+def test_what_is_written_stays_text(open_page):
+    page = open_page()
+    assert page.locator("script").count() == 1
+    assert page.locator("[onerror], img[src=x]").count() == 0
+    assert page.locator(".said .text", has_text="<script>alert(1)</script>").count() == len(PROMPTS)
+    assert page.locator(".filter label", has_text="<script>alert(1)</script>").count() == 1
+    assert page.locator(".scene h3", has_text="<script>alert(1)</script>").count() == 1
+    page.locator(".scene a").last.click()
+    sync_api.expect(page.locator("dialog")).to_have_attribute("aria-label", EVIL)
+
+
+def test_the_policy_stops_any_other_script(page_file, browser):
+    page = browser.new_page()
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    file = page_file.with_name("changed.html")
+    html = page_file.read_text(encoding="utf-8")
+    file.write_text(html.replace("</main>", "<script>document.title = 'ran'</script></main>"), encoding="utf-8")
+    page.goto(file.as_uri())
+    assert page.title() != "ran" and "Content Security Policy" in said[0]
+    page.close()
+
+
+def test_a_checkpoint_is_hidden_everywhere_at_once(open_page):
+    page = open_page()
+    everywhere = (".said", ".dots .line", "#table th", "#table td", ".legend li")
+    drawn = '#loss .wide :is([stroke="var(--c2)"], [fill="var(--c2)"])'
+    before = [shown(page, f'{part}[data-checkpoint="2"]') for part in everywhere]
+    assert min(before) > 0 and shown(page, drawn) > 0
+    page.get_by_label("sft-long", exact=True).uncheck()
+    assert [shown(page, f'{part}[data-checkpoint="2"]') for part in everywhere] == [0] * len(everywhere)
+    assert shown(page, drawn) == 0 and shown(page, "#loss .wide .lane2_marks text") == 0
+    assert shown(page, '.said[data-checkpoint="1"]') > 0
+    assert page.locator(".filter output").inner_text() == "4 of 5 shown"
+    page.get_by_label("sft-long", exact=True).check()
+    assert [shown(page, f'{part}[data-checkpoint="2"]') for part in everywhere] == before
+
+
+def test_all_and_none_by_keyboard(open_page):
+    page = open_page()
+    page.locator("#show-0").focus()
+    page.keyboard.press("Space")
+    assert page.locator(".filter output").inner_text() == "4 of 5 shown"
+    for _ in NAMES[1:]:
+        page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.locator(".filter output").inner_text() == "0 of 5 shown"
+    assert shown(page, ".said") == 0
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    assert page.locator(".filter output").inner_text() == "5 of 5 shown"
+    assert shown(page, ".said") == 2 * len(NAMES)
+
+
+def test_a_scene_opens_with_all_its_texts_whatever_is_filtered(open_page):
+    page = open_page()
+    page.get_by_label("sft-long", exact=True).uncheck()
+    page.locator(".scene a").first.click()
+    dialog = page.locator("dialog")
+    sync_api.expect(dialog.locator(".count")).to_have_text("1 of 2")
+    assert shown(page, "dialog .said") == len(PROMPTS) * len(NAMES)
+    text = dialog.locator('.said[data-checkpoint="2"] .text').first
+    assert text.inner_text().count("很多很多") == 40  # whole, however long
+    assert text.evaluate("element => element.scrollHeight <= element.clientHeight + 1")
+    assert dialog.locator('[data-checkpoint="2"] mark.right').first.inner_text() == "小狗"
+    assert dialog.locator('[data-checkpoint="2"] mark.wrong').first.inner_text() == "猫✗"
+    assert "missed" in dialog.locator('[data-checkpoint="2"] .notes .missed').first.inner_text()
+
+
+def test_scenes_by_keyboard(open_page):
+    page = open_page()
+    page.locator(".scene a").first.focus()
+    page.keyboard.press("Enter")
+    dialog = page.locator("dialog")
+    dialog.wait_for()
+    for _ in range(9):  # the browser keeps the focus inside
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
+    for key, count in (("ArrowRight", "2 of 2"), ("ArrowRight", "1 of 2"), ("ArrowLeft", "2 of 2")):
+        dialog.locator("button").first.focus()
+        page.keyboard.press(key)
+        sync_api.expect(dialog.locator(".count")).to_have_text(count)
+    assert page.url.endswith("/index.html#scene-2")
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.hash") == "#scene-2"
+    assert page.url.endswith("/index.html")
+
+
+def test_a_scene_has_an_address(open_page):
+    page = open_page(fragment="#scene-2")
+    dialog = page.locator("dialog")
+    assert dialog.locator(".count").inner_text() == "2 of 2"
+    page.get_by_role("button", name="Close").click()
+    dialog.wait_for(state="hidden")
+    page.locator(".scene a").first.click()
+    dialog.wait_for()
+    page.go_back()
+    dialog.wait_for(state="hidden")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 820])
+def test_no_screen_is_too_narrow(open_page, width, scheme):
+    page = open_page(width, color_scheme=scheme)
+    wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    assert not page.evaluate(wide)
+    page.locator(".scene a").first.click()
+    page.locator("dialog").wait_for()
+    assert not page.evaluate(
+        "(({scrollWidth, clientWidth}) => scrollWidth > clientWidth)(document.querySelector('dialog'))"
+    )
+    ink, paper = (
+        sum(map(int, re.findall(r"\d+", page.evaluate(f"getComputedStyle(document.body).{name}"))[:3]))
+        for name in ("color", "backgroundColor")
+    )
+    assert (ink < paper) == (scheme == "light")
+
+
+def test_without_scripts_all_is_there(open_page):
+    page = open_page(java_script_enabled=False)
+    assert shown(page, ".said") == 2 * len(NAMES)
+    assert shown(page, ".scripted-only") == 0
+    page.locator("#show-2").uncheck()  # the filter itself needs none
+    assert shown(page, '.said[data-checkpoint="2"]') == 0
+
+
+def test_paper_has_the_whole_text_and_no_controls(open_page):
+    page = open_page()
+    page.emulate_media(media="print")
+    assert shown(page, ".top") == shown(page, ".segmented") == shown(page, "dialog") == 0
+    long = page.locator('.said[data-checkpoint="2"] .text').first
+    assert long.evaluate("element => element.scrollHeight <= element.clientHeight + 1")
+    closed = page.locator("#table details:not([open]) td").first
+    assert closed.evaluate("element => element.checkVisibility({contentVisibilityAuto: true})")
+    assert page.pdf(format="A4").startswith(b"%PDF")
