@@ -33,10 +33,16 @@ METRIC_COLUMNS = ("checkpoint", "metric", "value", "low", "high")
 DESCRIBING_TASKS = ("description", "caption")
 _EPOCH_SLACK = 0.01  # a log that ends at epoch 2.004 has two epochs, not three
 _DECIMALS = 4  # of figures in tables: finer than any interval
-# What `dvc metrics` lists of a checkpoint: {column: figure}. With the story's jump and plateau it is as much as stands
+# What `dvc metrics` lists of a checkpoint: {column: figure}. With the jump of the loss it is as much as stands
 # beside a file's name in 80 characters, so columns are short, and so are numbers. The page, the plots and
 # reports/evaluation have every figure, with its interval.
-_LISTED = {"chair_i": "chair_i", "recall": "recall", "swap": "swap_gap_object", "length": "length"}
+_LISTED = {
+    "chair_i": "chair_i",
+    "recall": "recall",
+    "pope": "pope_accuracy",
+    "swap": "swap_gap_object",
+    "length": "length",
+}
 _LISTED_OF_FILES = {"loss": "loss", "chair_i": "photograph_chair_i", "swap": "swap_gap_object", "length": "length"}
 _LISTED_DECIMALS, _LISTED_DECIMALS_FROM_10 = 3, 1
 
@@ -361,8 +367,8 @@ def loss_table(run: Run) -> list[dict[str, Any]]:
 def metric_values(run: Run) -> dict[str, dict[str, float | None]]:
     """{checkpoint: {column: value}} for `dvc metrics`; None where a figure is undefined.
 
-    ``swap`` is the image-swap gap at object words. ``plateau``: target tokens after which the loss of pretraining
-    settles; ``jump``: its change where an epoch ends, mean over these places.
+    ``swap`` is the image-swap gap at object words; ``jump`` the change of the loss where an epoch ends, mean over these
+    places.
     """
     listed = _LISTED if run.params.data.source == "world" else _LISTED_OF_FILES
     values: dict[str, dict[str, float | None]] = {}
@@ -372,8 +378,6 @@ def metric_values(run: Run) -> dict[str, dict[str, float | None]]:
         told = run.story.get(name)
         if told is not None and told.jumps:
             values[name]["jump"] = sum(jump.size for jump in told.jumps) / len(told.jumps)
-        if told is not None and told.plateau is not None and name == PRETRAIN:
-            values[name]["plateau"] = told.plateau.tokens
     return {name: {column: _listed(value) for column, value in row.items()} for name, row in values.items()}
 
 

@@ -90,8 +90,8 @@ def test_the_story_of_the_loss_is_listed(inputs):
     assert run.story["sft-long"].shuffle is False and run.story["sft-direct"].shuffle is True
     assert run.story["pretrain"].plateau.epoch == pytest.approx(0.2, abs=0.02)
     values = metric_values(run)
-    assert values["pretrain"]["plateau"] == run.story["pretrain"].plateau.tokens and "jump" not in values["pretrain"]
-    assert values["sft-long"]["jump"] == pytest.approx(0.29, abs=0.03) and "plateau" not in values["sft-long"]
+    assert "jump" not in values["pretrain"]  # one epoch
+    assert values["sft-long"]["jump"] == pytest.approx(0.29, abs=0.03)
     assert "jump" not in values["sft-short"]  # a log of four rows
 
 
