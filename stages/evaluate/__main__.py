@@ -47,11 +47,17 @@ def evaluate(name: str, params: Params, folder: Path) -> None:
         "parameters_vision": vision_parameters,
         "scenes": scenes,
         "intervals": {metric: estimate.row() for metric, estimate in estimates.items()},
-        "series": series,
+        "series": {along: [point.row() for point in points] for along, points in series.items()},
     }
     write_json(folder / "metrics.json", metrics)
-    resampled = {metric: estimate.resampled for metric, estimate in estimates.items() if len(estimate.resampled)}
-    pq.write_table(pa.table({metric: row.astype(np.float32) for metric, row in resampled.items()}), folder / RESAMPLES)
+    along = {
+        f"{name}/{point.at}/{metric}": estimate
+        for name, points in series.items()
+        for point in points
+        for metric, estimate in point.estimates.items()
+    }
+    resampled = {name: each.resampled.astype(np.float32) for name, each in (estimates | along).items()}
+    pq.write_table(pa.table({name: column for name, column in resampled.items() if len(column)}), folder / RESAMPLES)
     write_text(folder / "answers.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     write_text(folder / "samples.txt", samples_text(parameters, shown))
     fixed = [row for row in rows if row["split"] == "fixed"]

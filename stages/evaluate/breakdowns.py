@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from stages.common.world import KINDS, Scene
-from stages.evaluate.bootstrap import Bootstrap, Metric, ratio
+from stages.evaluate.bootstrap import Bootstrap, Estimate, Metric, ratio
 from stages.evaluate.texts import TextScore
 
 _SENTENCE = re.compile(r"[^。！？!?\n]*[。！？!?\n]+|[^。！？!?\n]+$")
@@ -16,7 +16,21 @@ FREQUENCIES = ("frequent", "middle", "rare")
 BACKGROUND = ("home", "elsewhere")
 
 Counts = dict[str, float]
-Series = list[dict[str, Any]]
+
+
+class Point(NamedTuple):
+    """One place of a series. ``texts``: how many it is about; ``kinds``: those of its group, where they are few."""
+
+    at: str
+    texts: int
+    estimates: dict[str, Estimate]
+    kinds: tuple[str, ...] = ()
+
+    def row(self) -> dict[str, Any]:
+        """As JSON."""
+        intervals = {name: estimate.row() for name, estimate in self.estimates.items()}
+        return {"at": self.at, "texts": self.texts, "intervals": intervals, "kinds": self.kinds}
+
 
 _BY_KIND: dict[str, Metric] = {"chair_i": ratio("wrong", "mentions"), "recall": ratio("named", "there")}
 _BY_SENTENCE = _BY_KIND | {"chair_i_here": ratio("wrong_here", "mentions_here")}
@@ -26,7 +40,7 @@ PRIOR_METRICS: dict[str, Metric] = {
 }
 
 
-def by_sentence(scores: Sequence[TextScore], bootstrap: Bootstrap) -> Series:
+def by_sentence(scores: Sequence[TextScore], bootstrap: Bootstrap) -> list[Point]:
     """Texts cut off after their k-th sentence, k = 1, 2, ...; one that has ended before counts as it is.
 
     ``chair_i_here`` counts the k-th sentence alone.
@@ -38,7 +52,7 @@ def by_sentence(scores: Sequence[TextScore], bootstrap: Bootstrap) -> Series:
         if texts < _FEWEST * len(scores):
             break
         rows = [_cut_counts(score, found, k) for score, found in zip(scores, ends, strict=True)]
-        series.append(_point(str(k), texts, rows, _BY_SENTENCE, bootstrap))
+        series.append(Point(str(k), texts, bootstrap.of_sums(rows, _BY_SENTENCE)))
     return series
 
 
@@ -58,16 +72,16 @@ def _cut_counts(score: TextScore, ends: Sequence[int], k: int) -> Counts:
     }
 
 
-def by_frequency(scores: Sequence[TextScore], frequency: Mapping[str, int], bootstrap: Bootstrap) -> Series:
+def by_frequency(scores: Sequence[TextScore], frequency: Mapping[str, int], bootstrap: Bootstrap) -> list[Point]:
     """Kinds in thirds, by how many train scenes show them."""
     ranked = sorted(frequency, key=lambda kind: (-frequency[kind], kind))
     third = -(-len(ranked) // len(FREQUENCIES))
     label = {kind: FREQUENCIES[place // third] for place, kind in enumerate(ranked)}
     series = _by_label(scores, lambda kind, scene: label[kind], FREQUENCIES, bootstrap)
-    return [point | {"kinds": [kind for kind in ranked if label[kind] == point["at"]]} for point in series]
+    return [point._replace(kinds=tuple(kind for kind in ranked if label[kind] == point.at)) for point in series]
 
 
-def by_background(scores: Sequence[TextScore], bootstrap: Bootstrap) -> Series:
+def by_background(scores: Sequence[TextScore], bootstrap: Bootstrap) -> list[Point]:
     """Kinds that favour the scene's background, and the others."""
     return _by_label(scores, lambda kind, scene: BACKGROUND[not _at_home(kind, scene)], BACKGROUND, bootstrap)
 
@@ -78,7 +92,7 @@ def _at_home(kind: str, scene: Scene) -> bool:
 
 def _by_label(
     scores: Sequence[TextScore], label: Callable[[str, Scene], str], labels: Iterable[str], bootstrap: Bootstrap
-) -> Series:
+) -> list[Point]:
     series = []
     for wanted in labels:
         rows = []
@@ -93,15 +107,8 @@ def _by_label(
                     "there": len(there),
                 }
             )
-        series.append(_point(wanted, len(scores), rows, _BY_KIND, bootstrap))
+        series.append(Point(wanted, len(scores), bootstrap.of_sums(rows, _BY_KIND)))
     return series
-
-
-def _point(
-    at: str, texts: int, rows: Sequence[Counts], metrics: Mapping[str, Metric], bootstrap: Bootstrap
-) -> dict[str, Any]:
-    found = bootstrap.of_sums(rows, metrics)
-    return {"at": at, "texts": texts, "intervals": {name: estimate.row() for name, estimate in found.items()}}
 
 
 def prior_counts(score: TextScore, frequency: Mapping[str, int]) -> Counts:

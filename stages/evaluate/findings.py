@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from stages.common.features import Pictures, load_pictures
 from stages.common.params import Params
 from stages.evaluate.bootstrap import Estimate
+from stages.evaluate.breakdowns import Point
 
 
 class Findings(NamedTuple):
@@ -15,7 +16,7 @@ class Findings(NamedTuple):
 
     scenes: int
     estimates: dict[str, Estimate]
-    series: dict[str, list[dict[str, Any]]]
+    series: dict[str, list[Point]]
     rows: list[dict[str, Any]]
     shown: list[tuple[str, str]]
 

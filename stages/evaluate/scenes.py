@@ -17,7 +17,7 @@ from stages.common.shards import read_rows
 from stages.common.world import KINDS, Scene, held_out_pairs
 from stages.evaluate.answers import Answerer, Question
 from stages.evaluate.bootstrap import Bootstrap, Estimate, sum_by_scene
-from stages.evaluate.breakdowns import PRIOR_METRICS, by_background, by_frequency, by_sentence, prior_counts
+from stages.evaluate.breakdowns import PRIOR_METRICS, Point, by_background, by_frequency, by_sentence, prior_counts
 from stages.evaluate.findings import Findings, pictures_of
 from stages.evaluate.grounding import (
     SWAP_METRICS,
@@ -53,7 +53,7 @@ def evaluate_scenes(answerer: Answerer, params: Params, label: str) -> Findings:
     held_out = held_out_pairs(params.seed, params.data.held_out_colours)
     frequency = kind_frequency()
     estimates: dict[str, Estimate] = {}
-    series: dict[str, list[dict[str, Any]]] = {}
+    series: dict[str, list[Point]] = {}
     written: list[Row] = []
     shown: list[tuple[str, str]] = []
     for task, prefix in PREFIXES.items():

@@ -27,13 +27,6 @@ def relation(change: Interval) -> Relation:
     return "lower" if change.high < 0 else "higher" if change.low > 0 else "unclear"
 
 
-def apart(one: Interval, other: Interval) -> Relation:
-    """Where ``one`` lies in relation to ``other``, with no resamples to pair: intervals that touch decide nothing."""
-    if not (one.defined and other.defined):
-        return "undefined"
-    return "lower" if one.high < other.low else "higher" if one.low > other.high else "unclear"
-
-
 def shown(metric: Metric, interval: Interval) -> str:
     return _with_ends(metric.show, interval)
 

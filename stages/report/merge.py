@@ -140,7 +140,7 @@ class Checkpoint:
     """``answers``: to the fixed pictures, by (id, task). ``phase`` and ``data`` are None but at the end of a phase.
 
     A checkpoint after an earlier epoch, or a finished model, has no ``loss`` of its own.
-    ``resamples``: metric -> its value in each bootstrap resample, NaN where undefined.
+    ``resamples``: metric, or series/place/metric -> its value in each bootstrap resample, NaN where undefined.
     """
 
     name: str
@@ -262,24 +262,29 @@ def _read_resamples(path: Path) -> dict[str, np.ndarray]:
 
 
 def difference(run: Run, one: str, other: str, metric: str) -> Interval:
-    """A figure of one checkpoint minus that of another, by a paired bootstrap: row r of both draws the same scenes.
-
-    Undefined where either figure is; without ends where a figure has no interval.
-    """
+    """A figure of one checkpoint minus that of another."""
     pair = [run.checkpoints[name] for name in (one, other)]
     values = [checkpoint.evaluation.intervals.get(metric, UNDEFINED).value for checkpoint in pair]
+    columns = [checkpoint.resamples.get(metric) for checkpoint in pair]
+    sizes = [len(column) for column in columns if column is not None]
+    if len(set(sizes)) > 1:
+        raise InputError(f"{one} and {other} have {sizes[0]} and {sizes[1]} resamples of {metric}: run `dvc repro`")
+    return paired(values, columns, run.params.evaluate.confidence)
+
+
+def paired(values: Sequence[float | None], columns: Sequence[np.ndarray | None], confidence: float) -> Interval:
+    """The first of two figures minus the second, by a paired bootstrap: row r of both columns draws the same scenes.
+
+    Undefined where either figure is; without ends where one has no interval.
+    """
     if None in values:
         return UNDEFINED
     value = values[0] - values[1]
-    columns = [checkpoint.resamples.get(metric) for checkpoint in pair]
     if any(column is None for column in columns):
         return Interval(value=value, low=None, high=None)
-    if len(columns[0]) != len(columns[1]):
-        raise InputError(f"{one} and {other} have {len(columns[0])} and {len(columns[1])} resamples: run `dvc repro`")
     differences = columns[0] - columns[1]
-    tails = [50 * (1 - run.params.evaluate.confidence), 50 * (1 + run.params.evaluate.confidence)]
     known = differences[np.isfinite(differences)]
-    low, high = np.percentile(known, tails) if len(known) else (None, None)
+    low, high = np.percentile(known, [50 * (1 - confidence), 50 * (1 + confidence)]) if len(known) else (None, None)
     return Interval(value=value, low=low, high=high)
 
 

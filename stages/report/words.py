@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from stages.common.params import Params
 from stages.report.catalogue import BY_KEY, Metric
-from stages.report.figures import Relation, apart, figure, measured, relation, shown, shown_change
-from stages.report.merge import PRETRAIN, UNDEFINED, Checkpoint, Interval, Run, difference
+from stages.report.figures import Relation, figure, measured, relation, shown, shown_change
+from stages.report.merge import PRETRAIN, UNDEFINED, Checkpoint, Interval, Run, difference, paired
 
 _NATS = Metric("", "", "lower", "", unit="nats", decimals=3)
 _SIGNS: Mapping[Relation, str] = {"higher": "▲", "lower": "▼", "unclear": "≈", "undefined": "–"}
@@ -352,33 +350,30 @@ def invention(run: Run) -> Finding | None:
         headline,
         tuple(statements),
         "%: of the objects mentioned there, those not in the picture (CHAIR-i); of the background, a share of the "
-        "invented ones. Sentences and kinds count as different where their intervals lie apart, which is strict.",
+        "invented ones. They count as different where the interval of their difference leaves out zero.",
     )
 
 
-def _places(checkpoint: Checkpoint, series: str, key: str) -> _Pair:
+def _places(run: Run, checkpoint: Checkpoint, series: str, key: str) -> _Pair:
     """The first and the last place of a series; one that has a single place has nothing to compare."""
     places = checkpoint.series.get(series, ())
     if len(places) < 2:
         return UNDEFINED, UNDEFINED, "undefined"
     first, last = (place.intervals.get(key, UNDEFINED) for place in (places[0], places[-1]))
-    return first, last, apart(last, first)
+    names = [f"{series}/{place.at}/{key}" for place in (places[-1], places[0])]
+    return first, last, _within(run, checkpoint, (last, first), names)
 
 
 def _background(run: Run, checkpoint: Checkpoint) -> _Pair:
-    expected, seen = "invented_at_home_expected", "invented_at_home"
-    change = _within(checkpoint, seen, expected, run.params.evaluate.confidence)
-    return figure(checkpoint, expected), figure(checkpoint, seen), relation(change)
+    names = ["invented_at_home", "invented_at_home_expected"]
+    seen, expected = (figure(checkpoint, name) for name in names)
+    return expected, seen, _within(run, checkpoint, (seen, expected), names)
 
 
-def _within(checkpoint: Checkpoint, key: str, other: str, confidence: float) -> Interval:
-    """A figure minus another of the same checkpoint, paired by resample."""
-    columns = [checkpoint.resamples.get(name) for name in (key, other)]
-    values = [figure(checkpoint, name).value for name in (key, other)]
-    if None in values or any(column is None for column in columns):
-        return UNDEFINED
-    low, high = np.nanpercentile(columns[0] - columns[1], [50 * (1 - confidence), 50 * (1 + confidence)])
-    return Interval(value=values[0] - values[1], low=low, high=high)
+def _within(run: Run, checkpoint: Checkpoint, pair: Sequence[Interval], names: Sequence[str]) -> Relation:
+    """Where the first of two figures of one checkpoint lies beside the second; ``names``: of their resamples."""
+    columns = [checkpoint.resamples.get(name) for name in names]
+    return relation(paired([interval.value for interval in pair], columns, run.params.evaluate.confidence))
 
 
 _CONTRASTS = (
@@ -386,13 +381,13 @@ _CONTRASTS = (
         "Named in the last sentence, beside the first",
         ("first sentence", "last sentence"),
         {"higher": "late in the text", "lower": "early in the text"},
-        lambda run, checkpoint: _places(checkpoint, "sentence", "chair_i_here"),
+        lambda run, checkpoint: _places(run, checkpoint, "sentence", "chair_i_here"),
     ),
     _Contrast(
         "Rare kinds of object, beside frequent ones",
         ("frequent kinds", "rare kinds"),
         {"higher": "of rare kinds of object", "lower": "of frequent kinds of object"},
-        lambda run, checkpoint: _places(checkpoint, "frequency", "chair_i"),
+        lambda run, checkpoint: _places(run, checkpoint, "frequency", "chair_i"),
     ),
     _Contrast(
         "Kinds that usually go with the background, beside what their frequency alone would give",

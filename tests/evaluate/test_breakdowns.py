@@ -6,7 +6,7 @@ import pytest
 
 from stages.common.world import KINDS, Group, Scene
 from stages.evaluate.bootstrap import Bootstrap
-from stages.evaluate.breakdowns import PRIOR_METRICS, by_background, by_frequency, by_sentence, prior_counts
+from stages.evaluate.breakdowns import PRIOR_METRICS, Point, by_background, by_frequency, by_sentence, prior_counts
 from stages.evaluate.texts import score_text
 
 BOX = ((0.0, 0.0, 0.3, 0.3),)
@@ -14,8 +14,8 @@ BOX = ((0.0, 0.0, 0.3, 0.3),)
 SCENE = Scene("x", "seaside", (Group("dog", "red", 1, 1, 0, BOX), Group("cat", "blue", 1, 1, 2, BOX)), ())
 
 
-def figures(series: list[dict], name: str) -> list[float | None]:
-    return [point["intervals"][name]["value"] for point in series]
+def figures(series: list[Point], name: str) -> list[float | None]:
+    return [point.row()["intervals"][name]["value"] for point in series]
 
 
 def bootstrap(scenes: int) -> Bootstrap:
@@ -26,8 +26,8 @@ def test_a_text_is_cut_after_each_sentence() -> None:
     longer = score_text("有狗。有鱼和鱼！还有猫", SCENE)  # ends without a mark
     shorter = score_text("有狗。", SCENE)
     series = by_sentence([longer, shorter], bootstrap(2))
-    assert [point["at"] for point in series] == ["1", "2", "3"]
-    assert [point["texts"] for point in series] == [2, 1, 1]
+    assert [point.at for point in series] == ["1", "2", "3"]
+    assert [point.texts for point in series] == [2, 1, 1]
     assert figures(series, "recall") == pytest.approx([2 / 4, 2 / 4, 3 / 4])
     assert figures(series, "chair_i") == pytest.approx([0, 2 / 4, 2 / 5])
     assert figures(series, "chair_i_here") == pytest.approx([0, 1, 0])
@@ -35,7 +35,7 @@ def test_a_text_is_cut_after_each_sentence() -> None:
 
 def test_a_sentence_that_few_texts_have_is_not_shown() -> None:
     scores = [score_text("有狗。", SCENE)] * 19 + [score_text("有狗。有猫。", SCENE)]
-    assert [point["at"] for point in by_sentence(scores, bootstrap(20))] == ["1"]
+    assert [point.at for point in by_sentence(scores, bootstrap(20))] == ["1"]
 
 
 def test_texts_without_words_have_no_sentences() -> None:
@@ -45,7 +45,7 @@ def test_texts_without_words_have_no_sentences() -> None:
 def test_kinds_in_thirds_by_frequency() -> None:
     frequency = {"dog": 9, "fish": 8, "cat": 5, "ball": 4, "bus": 1, "tree": 1}
     series = by_frequency([score_text("狗、鱼、猫、球、公交车", SCENE)], frequency, bootstrap(1))
-    assert {point["at"]: point["kinds"] for point in series} == {
+    assert {point.at: list(point.kinds) for point in series} == {
         "frequent": ["dog", "fish"],
         "middle": ["cat", "ball"],
         "rare": ["bus", "tree"],
@@ -56,7 +56,7 @@ def test_kinds_in_thirds_by_frequency() -> None:
 
 def test_kinds_by_whether_the_background_suggests_them() -> None:
     series = by_background([score_text("狗、鱼、飞机", SCENE)], bootstrap(1))
-    assert {point["at"]: figures([point], "chair_i")[0] for point in series} == {"home": 0.5, "elsewhere": 1.0}
+    assert {point.at: figures([point], "chair_i")[0] for point in series} == {"home": 0.5, "elsewhere": 1.0}
     assert figures(series, "recall") == [1.0, 0.0]  # the cat is not at home there, and missed
 
 

@@ -113,10 +113,17 @@ class Inputs:
         metrics |= {"intervals": intervals, "series": series or {}}
         self.write(f"reports/evaluation/{name}/metrics.json", json.dumps(metrics))
         common, own = np.random.default_rng(0), np.random.default_rng(list(name.encode()))
+        along = {
+            f"{along}/{place['at']}/{key}": (ends["value"], ends["value"] - ends["low"])
+            for along, places in (series or {}).items()
+            for place in places
+            for key, ends in place["intervals"].items()
+            if ends["low"] is not None
+        }
         columns = {
             key: value
             + spread / 1.96 * (0.8 * common.standard_normal(RESAMPLES) + 0.6 * own.standard_normal(RESAMPLES))
-            for key, (value, spread) in figures.items()
+            for key, (value, spread) in (figures | along).items()
             if value is not None
         }
         table = pa.table({key: column.astype(np.float32) for key, column in columns.items()})

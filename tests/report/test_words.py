@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stages.report.comparison import comparisons
-from stages.report.figures import apart, relation
+from stages.report.figures import relation
 from stages.report.merge import UNDEFINED, Interval, Run, load_run
 from stages.report.story import Jump, Plateau, Story
 from stages.report.words import Finding, findings, grounding, invention, jump_relation, listing, training_loss, twins
@@ -35,19 +35,6 @@ def interval(low: float, high: float) -> Interval:
 )
 def test_a_difference_counts_where_its_interval_leaves_out_zero(change, expected):
     assert relation(change) == expected
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "expected"),
-    [
-        (interval(0.1, 0.2), interval(0.3, 0.4), "lower"),
-        (interval(0.5, 0.6), interval(0.3, 0.4), "higher"),
-        (interval(0.1, 0.3), interval(0.3, 0.4), "unclear"),
-        (UNDEFINED, interval(0.3, 0.4), "undefined"),
-    ],
-)
-def test_without_resamples_intervals_must_lie_apart(one, other, expected):
-    assert apart(one, other) == expected
 
 
 def test_words_are_listed():
