@@ -10,18 +10,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stages.common.errors import InputError
-from stages.evaluate.mentions import CLAUSE, VERDICT, any_of
+from stages.evaluate.mentions import CLAUSE, any_of
 
 LEXICON = Path("data/eval/lexicon.yaml")
 
+T = TypeVar("T")
 Gender = Literal["male", "female"]
+Word = tuple[int, int, str]  # characters start:end of a clause, and the concept that they name
 
 
 @dataclass(frozen=True)
@@ -55,23 +58,50 @@ class _File(_Strict):
     pronouns: dict[str, Gender]
 
 
-_NUMBERS = {"一": 1, "两": 2, "二": 2, "三": 3, "四": 4, "五": 5, "六": 6, "七": 7, "八": 8, "九": 9, "十": 10}
-_MEASURES = "只个位名条匹头辆艘架本朵棵株座把张片束盆杯瓶块根种件顶支幅台幢栋家枚道口扇盏颗粒尊匹"
-_COUNT = re.compile(rf"([{''.join(_NUMBERS)}]|\d{{1,3}})[{_MEASURES}]")
-_PAIR = re.compile("一[对双]")
+# What genders and counts of people are told by, and colours of what they wear.
+PERSON, CLOTHES = "人", "衣服"
+
+_DIGITS = {"一": 1, "两": 2, "二": 2, "三": 3, "四": 4, "五": 5, "六": 6, "七": 7, "八": 8, "九": 9}
+_MEASURES = "只个位名条匹头辆艘架本朵棵株座把张片束盆杯瓶块根件顶支幅台幢栋家枚道口扇盏颗粒尊副间"
+# 两只, 12 只, 两人; not 第一位, 每一位, 几十只, 两三只, 一个个
+_COUNT = re.compile(
+    rf"(?<![第每几数多十百千万\d])([{''.join(_DIGITS)}十]+|\d{{1,3}})\s?(?:([{_MEASURES}对双])(?!\2)|(?=人))"
+)
+_PERSON_MEASURES = "位名"
+# Of what is said between 一位 or 一辆 and the first thing after it, this makes that thing a part of the description:
+# 一个穿着裙子的人, but 一条蜿蜒的小路
+_DESCRIBING = re.compile("[穿戴披系着在拿握捧抱骑乘坐站躺趴停放牵背举看读吃喝撑拄有满插开挂跑跳追玩含带]")
 # A single character is a word by itself only after one of these: 一条河, 在海, 的书, 看书; 热狗 and 开水 are no dog and
 # no water. At the start of a clause, or after another mention, it is one as well.
 _BEFORE_SINGLE = frozenset(
-    _MEASURES
-    + "群对双些排堆层丛缕团轮 的有是和与跟及或、在到见着了过看读吃喝骑开坐牵抱遛喂养拿撑穿戴上下里大小老新红白黑绿蓝黄"
-    "两几多“”\"'「（( "
+    _MEASURES + "群对双些排堆层丛缕团轮 的有是和与跟及或、在到见着了过"
+    "看读吃喝品骑乘划开坐牵抱遛喂养放拿捧持举撑打敲踢穿戴登爬赏种"
+    "上下里大小高矮长短老旧古新石木铁砖红白黑绿蓝黄灰橘棕金银粉紫青两几多“”\"'「（( "
 )
-_HEDGE = re.compile("看起来|看上去|似乎|好像|可能|也许|或许|大概|疑似|像是|应该是|貌似|仿佛是")
-# 像一座桥, 如同一面镜子, 宛如一幅画: a likeness is no claim; 看起来像 and 像是 are hedged claims.
+_HEDGE = re.compile(
+    "看起来|看上去|看样子|似乎|好像|可能|也许|或许|大概|疑似|像是|应该?是|应该?有|应当|貌似|仿佛是|推测|估计|想必"
+)
+# 像一座桥, 如同一面镜子, 宛如一幅画, 让人想起大海: the next thing is no claim; 看起来像 and 像是 are hedged claims.
 _LIKENESS = re.compile(
-    "(?<!看起来)(?<!看上去)(?<![好图画雕佛头肖影录摄偶塑])像(?!是|素)|如同|犹如|宛如|宛若|好似|恍如|仿佛(?!是)|好比"
+    "(?<!看起来)(?<!看上去)(?<![好图画雕佛头肖影录摄偶塑石人不])像(?!是|素)|就像是?|如同|犹如|宛如|宛若|好似|恍如|仿佛(?!是)|好比|堪比"
+    "|联想到|想起|想到|想象"
 )
 _LIKENESS_AFTER = re.compile("一样|一般|似的|般|[形状]的")
+# The last of these before a thing decides: 没有猫但有狗 denies the cat alone, 没有狗、猫和鱼 all three.
+_VERDICT = re.compile(
+    r"(?P<no>(?<![淹沉埋出覆隐])没(?![入过落顶])有?(?:能?(?:看[到见]|发现|找到))?"
+    r"|(?:未能?|不能|无法|难以)(?:看[到清见]|发现|找到)|未(?:见|出现|包含|展示|显示)|看不[到清见]|不见(?!得)"
+    r"|(?<!是)不是有?|不(?:再是|像是?|含有?|包含|包括|存在)|[并绝而]非是?|[并毫]无|无(?=[一任])|缺[少乏])"
+    r"|有|是|但|却|看[到见]"
+)
+# 没有人的街道 and 没有人在街道上 say that there is a street.
+_DENIAL_ENDS = re.compile("^的|在")
+# 小狗没有出现, 猫和狗都不在画面里
+_DENIED_AFTER = re.compile(
+    "(?:的(?:身影|踪影|踪迹|影子))?[也都全并]*(?:(?:没有?|未|未曾|没能)(?:在.{0,8}?)?(?:出现|现身|露面|入镜)|不存在"
+    "|不在(?:画|图|照|镜))"
+)
+_AND = re.compile("[、和与及跟或]|以及|还有")
 
 
 class Lexicon:
@@ -121,25 +151,32 @@ class Lexicon:
         """What the pronouns of a text say, in order; 其他 and 他们 say nothing."""
         return [self._pronouns[match[0]] for match in re.finditer(rf"(?<!其)(?:{any_of(self._pronouns)})(?!们)", text)]
 
+    def is_a(self, concept: str, kind: str) -> bool:
+        return concept == kind or kind in self.ancestors[concept]
+
     def related(self, one: str, other: str) -> bool:
         """Whether one of the two is the other: 熊猫 and 动物."""
-        return one == other or one in self.ancestors[other] or other in self.ancestors[one]
+        return self.is_a(one, other) or self.is_a(other, one)
 
     @cached_property
     def _colour(self) -> re.Pattern[str]:
         return re.compile(any_of(self._colour_of))
 
     @cached_property
+    def _colours_said(self) -> str:
+        colour = f"(?:{any_of(self._colour_of)})"
+        return f"({colour}(?:[和与、]?{colour})*)(?:相间)?"
+
+    @cached_property
     def _colour_before(self) -> re.Pattern[str]:
-        return re.compile(
-            rf"((?:{any_of(self._colour_of)})(?:[和与、]?(?:{any_of(self._colour_of)}))*)(?:相间)?的?[大小]?$"
-        )
+        """白色的猫, 白色小猫, 白色的老式汽车."""
+        return re.compile(f"{self._colours_said}(?:的[^和与、在有是的着]{{0,4}}|[大小])?$")
 
     @cached_property
     def _colour_after(self) -> re.Pattern[str]:
-        colours = any_of(self._colour_of)
+        parts = "颜色|毛发|皮毛|毛色|毛|身体|全身|车身|车架|外观"
         return re.compile(
-            rf"(?:的?(?:颜色|毛发|皮毛|毛色|毛|身体|全身))*[都全]?(?:主要)?[是呈为]((?:{colours})(?:[和与、]?(?:{colours}))*)(?:相间)?的?$"
+            f"(?:的?(?:{parts}))*[都全]?(?:主要)?(?:是|为|呈现?出?){self._colours_said}的?(?=$|[、和与并且而但])"
         )
 
     def colour_spans(self, text: str) -> list[tuple[int, int]]:
@@ -169,58 +206,105 @@ class Lexicon:
 
     def _in_clause(self, clause: str, offset: int) -> Iterator[Thing]:
         words = [word for word in self._words(clause) if word[2] is not None]
-        verdicts = [(match.start(), match["no"] is not None) for match in VERDICT.finditer(clause)]
+        denied, counts = _denied(clause, words), self._counts(clause, words)
+        since = 0  # a likeness is to the first thing after it
         for number, (start, end, concept) in enumerate(words):
-            before, after = clause[:start], clause[end:]
-            since = words[number - 1][1] if number else 0  # a likeness is to the first thing after it
-            if _LIKENESS.search(before, since) or _LIKENESS_AFTER.match(after):
-                continue
-            said = [denied for place, denied in verdicts if place < start]
-            yield Thing(
-                concept=concept,
-                word=clause[start:end],
-                start=offset + start,
-                end=offset + end,
-                negated=bool(said) and said[-1],
-                hedged=_HEDGE.search(before) is not None,
-                colours=self._colours(before, after),
-                count=_count(before, words[:number]),
-            )
+            if not _LIKENESS.search(clause, since, start) and not _LIKENESS_AFTER.match(clause, end):
+                yield Thing(
+                    concept=concept,
+                    word=clause[start:end],
+                    start=offset + start,
+                    end=offset + end,
+                    negated=denied[number],
+                    hedged=_HEDGE.search(clause, 0, start) is not None,
+                    colours=self._colours(clause[since:start], clause[end:]),
+                    count=counts.get(number),
+                )
+            since = end
 
     def _colours(self, before: str, after: str) -> tuple[str, ...]:
+        """``before`` and ``after``: the clause around a word, from the end of the one before it."""
         stated = self._colour_before.search(before) or self._colour_after.match(after)
         if stated is None:
             return ()
         return tuple(dict.fromkeys(self._colour_of[match[0]] for match in self._colour.finditer(stated[1])))
 
+    def _counts(self, clause: str, words: Sequence[Word]) -> dict[int, int]:
+        """The numbers stated, by the places in ``words`` of what they count.
 
-def _count(before: str, words: Sequence[tuple[int, int, str | None]]) -> int | None:
-    """The number stated of the word that ``before`` leads to; ``words`` stand in it.
+        一位 counts the next person, whatever stands between. Else it is the next thing, of 一个城市街道 the last; after
+        a description that has a thing in it (一辆装满鲜花的自行车) it is the one that 的 leads to.
+        """
+        counts: dict[int, int] = {}
+        for match in _COUNT.finditer(clause):
+            ahead = [number for number, (_, end, _) in enumerate(words) if end > match.end()]
+            if match[2] and match[2] in _PERSON_MEASURES:
+                ahead = [number for number in ahead if self.is_a(words[number][2], PERSON)][:1]
+            elif ahead and _DESCRIBING.search(clause, match.end(), words[ahead[0]][0]):
+                ahead = [here for last, here in pairwise(ahead) if "的" in clause[words[last][1] : words[here][0]]][:1]
+            elif ahead:
+                joined = [last for last, here in pairwise(ahead) if words[last][1] != words[here][0]]
+                ahead = [*joined, ahead[-1]][:1]
+            for number in ahead:
+                if (value := 2 if match[2] in ("对", "双") else _number(match[1])) is not None:
+                    counts.setdefault(number, value)
+        return counts
 
-    一位穿着红色裙子的女士 is one 女士: what stands between belongs to her where 的 comes after it.
-    """
-    numbers = [(m.end(), _NUMBERS.get(m[1]) or int(m[1])) for m in _COUNT.finditer(before)]
-    numbers += [(m.end(), 2) for m in _PAIR.finditer(before)]
-    if not numbers:
+
+def _number(written: str) -> int | None:
+    """三, 十二, 20; None of 三四 and other estimates."""
+    if written.isdecimal():
+        return int(written)
+    tens, ten, ones = written.rpartition("十")
+    if len(tens) > 1 or len(ones) > 1:
         return None
-    end, number = max(numbers)
-    if re.search("[、和与及或]", before[end:]):
-        return None
-    inner = [word for word in words if word[0] >= end]
-    ends = [stop for _, stop, _ in inner]
-    starts = [*(start for start, *_ in inner), len(before)][1:]
-    return number if all("的" in before[a:b] for a, b in zip(ends, starts, strict=True)) else None
+    return (_DIGITS[tens] if tens else 1) * 10 * bool(ten) + (_DIGITS[ones] if ones else 0)
+
+
+def _denied(clause: str, words: Sequence[Word]) -> list[bool]:
+    """Whether the clause says of each word that it is not there."""
+    denied, last, answers = False, 0, list[bool]()
+    for start, end, _ in words:
+        if denied and answers and _DENIAL_ENDS.search(clause[last:start]):
+            denied = False
+        for verdict in _VERDICT.finditer(clause, last, start):
+            denied = verdict["no"] is not None
+        answers.append(denied)
+        last = end
+    later = False
+    for number in reversed(range(len(words))):
+        end = words[number][1]
+        joined = number + 1 < len(words) and _AND.fullmatch(clause, end, words[number + 1][0])
+        later = bool(_DENIED_AFTER.match(clause, end) or (later and joined))
+        answers[number] = answers[number] or later
+    return answers
+
+
+class _OneKey(yaml.SafeLoader):
+    """A key that stands twice is an error; YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is listed twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_checked(path: Path, shape: type[T]) -> T:
+    """A YAML file as ``shape``. Raises InputError that names the place and what is wrong there."""
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _OneKey)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    try:
+        return TypeAdapter(shape).validate_python(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
 
 
 def load_lexicon(path: Path) -> Lexicon:
     """Raises InputError that names the concept and what is wrong with it."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    try:
-        file = _File.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
-    return Lexicon(file, str(path))
+    return Lexicon(read_checked(path, _File), str(path))

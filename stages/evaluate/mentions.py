@@ -58,7 +58,7 @@ _GUARDS = (_lookalikes() | _COMPOUNDS) - set(_KIND_OF)
 _OBJECT = re.compile(f"(?:{any_of(_GUARDS)})(?!色)|(?P<kind>{any_of(_KIND_OF)})")
 CLAUSE = re.compile(r"[^，。；：！？…,.;:!?\r\n]+")
 # The last of these before an object decides: 没有猫但有狗 denies the cat alone, 没有狗、猫和鱼 all three.
-VERDICT = re.compile(
+_VERDICT = re.compile(
     r"(?P<no>(?<![淹沉埋出])没有?(?:能?(?:看[到见]|发现|找到))?|(?:未|不能|无法)(?:看[到见]|发现|找到)"
     r"|看不[到见]|不是有?|不存在|并无)|有|是|但|却|看[到见]"
 )
@@ -87,7 +87,7 @@ def find_mentions(text: str) -> list[Mention]:
 
 
 def _in_clause(clause: str, offset: int) -> Iterator[Mention]:
-    verdicts = [(match.start(), match["no"] is not None) for match in VERDICT.finditer(clause)]
+    verdicts = [(match.start(), match["no"] is not None) for match in _VERDICT.finditer(clause)]
     for match in _OBJECT.finditer(clause):
         word = match["kind"]
         if word is None:
