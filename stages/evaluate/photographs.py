@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from stages.common.errors import InputError
 from stages.evaluate.bootstrap import Metric, ratio
-from stages.evaluate.lexicon import Gender, Lexicon, Thing
+from stages.evaluate.lexicon import CLOTHES, PERSON, Gender, Lexicon, Thing, read_checked
 from stages.evaluate.texts import repetition
 
 MANIFEST = Path("data/eval/photographs.yaml")
@@ -56,15 +55,7 @@ def image_key(name: str) -> str:
 
 def load_manifest(path: Path, lexicon: Lexicon) -> Manifest:
     """Raises InputError that names the picture and what is wrong with its entry."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    try:
-        manifest = TypeAdapter(dict[str, Photograph]).validate_python(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
+    manifest = read_checked(path, dict[str, Photograph])
     if not manifest:
         raise InputError(f"{path} lists no picture; add at least one")
     for name, entry in manifest.items():
@@ -74,7 +65,10 @@ def load_manifest(path: Path, lexicon: Lexicon) -> Manifest:
         for colour in entry.subject.colours:
             if colour not in lexicon.colours:
                 raise InputError(f"{path}: {name}: the lexicon has no colour {colour}")
-    return {image_key(name): entry for name, entry in manifest.items()}
+    keyed = {image_key(name): entry for name, entry in manifest.items()}
+    if len(keyed) < len(manifest):
+        raise InputError(f"{path}: two entries name the same picture, but for folder and ending; keep one of them")
+    return keyed
 
 
 @dataclass(frozen=True)
@@ -137,8 +131,8 @@ def score_photograph(text: str, photograph: Photograph, lexicon: Lexicon) -> Pho
 def judge_subject(text: str, things: Sequence[Thing], subject: Subject, lexicon: Lexicon) -> dict[str, Verdict]:
     """What the text says of the main subject's gender, colour and count, by its first statement on each.
 
-    A word that states a gender is about a subject that has one (男人, where a 舞者 is to be seen). A gender or a count
-    that the picture does not tell is not judged.
+    A word that states a gender is about a subject that has one (男人, where a 舞者 is to be seen), and a person's
+    colour is that of the clothes. A gender or a count that the picture does not tell is not judged.
     """
     genders = [gender for thing in things if (gender := lexicon.gender(thing.concept))]
     genders = genders or lexicon.pronoun_genders(text)
@@ -148,7 +142,9 @@ def judge_subject(text: str, things: Sequence[Thing], subject: Subject, lexicon:
         if lexicon.related(thing.concept, subject.concept)
         or (subject.gender is not None and lexicon.gender(thing.concept) is not None)
     ]
-    colours = next((thing.colours for thing in about if thing.colours), ())
+    worn = [thing for thing in things if lexicon.is_a(thing.concept, CLOTHES)]
+    coloured = [*about, *worn] if lexicon.is_a(subject.concept, PERSON) else about
+    colours = next((thing.colours for thing in coloured if thing.colours), ())
     count = next((thing.count for thing in about if thing.count is not None), None)
 
     def verdict(stated: bool, right: bool) -> Verdict:

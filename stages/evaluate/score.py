@@ -55,14 +55,14 @@ def score_file(path: Path, manifest: Manifest, lexicon: Lexicon) -> Scores:
 
 
 def overall(scores: Scores, samples: int, confidence: float, seed: int) -> dict[str, Estimate]:
-    """Over the pictures that have a text; several texts about one are resampled together."""
-    rows = [_summed(found) for found in scores.values() if found]
+    """Over the pictures that have a text, each of the same weight, however many texts are about it."""
+    rows = [_mean(found) for found in scores.values() if found]
     return Bootstrap(len(rows), samples, confidence, seed).of_sums(rows, PHOTOGRAPH_METRICS)
 
 
-def _summed(found: Sequence[PhotographScore]) -> dict[str, float]:
+def _mean(found: Sequence[PhotographScore]) -> dict[str, float]:
     counts = [score.counts() for score in found]
-    return {name: sum(row[name] for row in counts) for name in counts[0]}
+    return {name: sum(row[name] for row in counts) / len(counts) for name in counts[0]}
 
 
 def table(path: Path, scores: Scores, whole: Mapping[str, Estimate], confidence: float) -> str:
@@ -72,7 +72,7 @@ def table(path: Path, scores: Scores, whole: Mapping[str, Estimate], confidence:
     for name, found in scores.items():
         if not found:
             continue
-        each = Bootstrap(1, 0, confidence, 0).of_sums([_summed(found)], PHOTOGRAPH_METRICS)
+        each = Bootstrap(1, 0, confidence, 0).of_sums([_mean(found)], PHOTOGRAPH_METRICS)
         said = "、".join(dict.fromkeys(word for score in found for word in score.unsupported))
         signs = [" ".join(_SIGNS[score.subject[aspect]] for score in found) for aspect in ASPECTS]
         figures = [f"{_shown(column, each[column].value):>12}" for column in _COLUMNS]

@@ -85,7 +85,9 @@ def test_a_special_word_names_the_general_where_it_is_listed() -> None:
 @pytest.mark.parametrize(
     ("text", "gender", "colour", "count"),
     [
-        ("一位穿着白色衣服的女子", "right", "not stated", "right"),
+        ("一位穿着白色衣服的女子", "right", "right", "right"),
+        ("女子身穿红色长裙，戴着白色帽子", "right", "wrong", "not stated"),
+        ("两人坐在沙滩上", "not stated", "not stated", "wrong"),
         ("两个女人", "right", "not stated", "wrong"),
         ("一个男人", "wrong", "not stated", "right"),
         ("她坐在沙滩上", "right", "not stated", "not stated"),
@@ -170,8 +172,8 @@ def test_transcripts_that_cannot_be_used(tmp_path: Path, text: str, said: str) -
     ("change", "said"),
     [
         ({"there": ["狗狗"]}, "x: the lexicon has no concept 狗狗"),  # a word, not the concept's name
-        ({"subject": {"concept": "恐龙", "gender": None, "colours": [], "count": 1}}, "no concept 恐龙"),
-        ({"subject": {"concept": "狗", "gender": None, "colours": ["米"], "count": 1}}, "no colour 米"),
+        ({"subject": {"concept": "独角兽", "gender": None, "colours": [], "count": 1}}, "no concept 独角兽"),
+        ({"subject": {"concept": "狗", "gender": None, "colours": ["茶"], "count": 1}}, "no colour 茶"),
         ({"their": []}, "x.their: Extra inputs"),
         ({"subject": {"concept": "狗", "gender": "both", "colours": [], "count": 1}}, "x.subject.gender"),
     ],
@@ -182,6 +184,13 @@ def test_a_manifest_that_cannot_be_used(tmp_path: Path, change: dict, said: str)
     with pytest.raises(InputError) as caught:
         load_manifest(path, LEXICON)
     assert said in str(caught.value)
+
+
+def test_a_picture_is_listed_once(tmp_path: Path) -> None:
+    entry = {"there": ["狗"], "allowed": [], "subject": {"concept": "狗", "gender": None, "colours": [], "count": 1}}
+    path = written(tmp_path, yaml.safe_dump({"x.jpg": entry, "a/x.png": entry}, allow_unicode=True))
+    with pytest.raises(InputError, match="two entries name the same picture"):
+        load_manifest(path, LEXICON)
 
 
 def test_the_manifest_is_of_the_eight_photographs() -> None:
@@ -229,6 +238,17 @@ def test_several_texts_and_files(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert [one["overall"]["recall"]["value"] for one in found] == [0.5, 0.5]
     assert found[0]["overall"]["unsupported"]["value"] == 1.0
+
+
+def test_pictures_weigh_the_same(tmp_path: Path) -> None:
+    """Of one picture three texts with one thing that is not there, of the other one without any."""
+    texts = [("熊猫草地-Panda-Grassland", "一只狗")] * 3 + [("舞蹈-dance", "舞台")]
+    path = written(tmp_path, "\n".join(json.dumps({"image": image, "text": text}) for image, text in texts))
+    done = run("--manifest", MANIFEST, path, "--json", tmp_path / "out.json")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert found["overall"]["unsupported"]["value"] == 0.5
+    assert found["overall"]["chair_i"]["value"] == 0.5
 
 
 @pytest.mark.parametrize(
