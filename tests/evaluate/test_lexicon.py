@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 import yaml
 
 from stages.common.errors import InputError
+from stages.common.params import load_params
+from stages.common.world import COLOURS
 from stages.evaluate.lexicon import load_lexicon
+from stages.evaluate.mentions import find_mentions
+from stages.prepare.scene import sample_scene
+from stages.prepare.wording import texts_of
 
 ROOT = Path(__file__).parents[2]
 LEXICON = load_lexicon(ROOT / "data/eval/lexicon.yaml")
@@ -129,6 +135,18 @@ SENTENCES = [
     ("一个人头戴草帽，一棵树立在路边", "人 帽子 树 道路"),
     ("在大海上海鸥盘旋", "大海 海鸥"),
     ("张牙舞爪的石狮子前有几朵红花", "雕像 花"),
+    ("在图片的左下角，一只松鼠正抱着坚果坐在树桩上。", "松鼠 树"),
+    ("海面风平浪静，几只海鸥掠过水面，灯塔矗立在礁石上。", "大海 海鸥 水 灯塔 岩石"),
+    ("河岸两边开满了油菜花", "岸 花"),
+    ("一位女舞者与一位男舞者", "女舞者 男舞者"),
+    ("红色的尾灯汇成一条长河", "车灯"),
+    ("一群大雁排成人字形飞过天空。", "鸟 天空"),
+    ("母亲抱着婴儿坐在摇椅上。", "女人 婴儿 摇椅"),
+    ("少女撑着油纸伞走在青石板路上。", "女孩 雨伞 小路"),
+    ("她穿上衣服，放着装满水果的篮子", "衣服 水果 篮子"),
+    ("一条蛇盘踞在岩石上，吐着信子。", "蛇 岩石"),
+    ("路中间画着白线，气球鼓鼓的", "道路 气球"),
+    ("鸟比狗更靠右", "鸟 狗"),
     # a word within another, cut where it must be
     ("石木马旁是一辆婴儿车和一张双人床", "旋转木马 婴儿车 床"),
     ("打火机、过山车和穿山甲", "打火机 过山车 穿山甲"),
@@ -147,6 +165,10 @@ SENTENCES = [
     ("街上既没有汽车也没有自行车，只有一辆公交车。", "街道 !汽车 !自行车 公交车"),
     ("画面里除了一只猫之外没有其他动物。", "猫 !动物"),
     ("图像中无法看到猫，但能看到一只鸟停在树枝上。", "!猫 鸟 树枝"),
+    ("天上没有一丝云彩，阳光格外刺眼。", "!云 阳光"),
+    ("图片里的男子并不是警察，而是一名消防员。", "男人 !警察 消防员"),
+    ("他并没有戴眼镜，也没有戴帽子。", "!眼镜 !帽子"),
+    ("湖上停着一艘小船，没有看到任何人。", "湖 船 !人"),
     ("这里缺少家具，空无一人", "!家具"),
     ("这并非一只狼，而是一只哈士奇", "!狼 哈士奇"),
     ("是一只狗而不是一只狐狸", "狗 !狐狸"),
@@ -180,6 +202,20 @@ def test_what_a_sentence_claims(text: str, expected: str) -> None:
 def test_there_are_enough_sentences_and_concepts() -> None:
     assert len({text for text, _ in SENTENCES}) >= 120
     assert len(LEXICON.entries) >= 600
+
+
+def test_it_reads_the_built_in_world_as_the_world_reads_itself() -> None:
+    """All that the other finder finds is found, denied alike, in the same colour where both see one."""
+    data = load_params(ROOT / "tests/params.yaml").data
+    colours = dict(zip(COLOURS, "红橙黄绿蓝紫白黑", strict=True))
+    for index in range(60):
+        for text in texts_of(sample_scene(data, 1, "test", index), random.Random(index)):
+            answer = "".join(text.answer)
+            found = {thing.end: thing for thing in LEXICON.find(answer)}  # 大气球 is a longer word there
+            for mention in find_mentions(answer):
+                thing = found[mention.end]
+                assert thing.negated == mention.negated, answer
+                assert mention.colour is None or thing.colours in ((), (colours[mention.colour],)), answer
 
 
 def test_mentions_lie_where_their_words_stand() -> None:
