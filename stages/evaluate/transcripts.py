@@ -18,7 +18,9 @@ from typing import NamedTuple
 from stages.common.errors import InputError
 
 _IMAGE = re.compile(r"\s*\[Image\]\s*[:：]\s*(.*?)\s*$", re.IGNORECASE)
-_SPEAKER = re.compile(r"^\s*[^\w\s，。！？、“”\"'（(《【\[]{1,4}\s*[:：]\s*")  # an emoji and a colon
+_SPEAKER = re.compile(
+    r"(?m)^\s*[^\w\s，。！？、“”\"'（(《【\[]{1,4}\s*[:：]\s*"
+)  # an emoji and a colon; the model comes last
 
 
 class Transcript(NamedTuple):
@@ -32,9 +34,11 @@ class Transcript(NamedTuple):
 def read_transcripts(path: Path) -> list[Transcript]:
     """Raises InputError that names the line and what is wrong with it."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split(
+            "\n"
+        )  # a JSON string may hold what else Python ends lines at
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}; name a text file, saved as UTF-8") from None
     first = next((line for line in lines if line.strip()), None)
     if first is None:
         raise InputError(f"{path} is empty; it must hold JSON lines, or [Image]: lines with texts below them")
@@ -53,10 +57,10 @@ def _json_lines(path: Path, lines: list[str]) -> Iterator[Transcript]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number}: not valid JSON: {error}") from None
+            raise InputError(f"{path}, line {number}: not valid JSON: {error}; write one object a line") from None
         values = [row.get(key) if isinstance(row, dict) else None for key in ("image", "text")]
         if not all(isinstance(value, str) for value in values):
-            raise InputError(f'{path}, line {number}: needs "image" and "text", both as text')
+            raise InputError(f'{path}, line {number}: needs "image" and "text", both as text; add what is missing')
         yield Transcript(*values, number)
 
 
@@ -68,7 +72,7 @@ def _notes(path: Path, lines: list[str]) -> Iterator[Transcript]:
             answer.append(line)
             continue
         if image is not None:
-            yield Transcript(image, _SPEAKER.sub("", "\n".join(answer).strip()), start)
+            yield Transcript(image, _SPEAKER.split("\n".join(answer).strip())[-1], start)
         image, start, answer = match[1], number, []
         if not image and number <= len(lines):
-            raise InputError(f"{path}, line {number}: [Image]: without the name of a picture")
+            raise InputError(f"{path}, line {number}: [Image]: without the name of a picture; write it there")

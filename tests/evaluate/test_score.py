@@ -144,10 +144,15 @@ def test_the_notes_form(tmp_path: Path) -> None:
     ]
 
 
+def test_who_asks_is_no_part_of_the_answer(tmp_path: Path) -> None:
+    found = read_transcripts(written(tmp_path, "[Image]: a\r\n👶: 描述一下。\r\n🤖️: 一只狗，\r\n一只猫。\r\n"))
+    assert [tuple(one) for one in found] == [("a", "一只狗，\n一只猫。", 1)]
+
+
 def test_json_lines(tmp_path: Path) -> None:
-    text = '\ufeff{"image": "a", "text": "[Image]: b\\n狗", "model": 1}\n\n{"image": "a", "text": ""}\n'
+    text = '\ufeff{"image": "a", "text": "[Image]: b\\n狗\u2028猫", "model": 1}\n\n{"image": "a", "text": ""}\n'
     found = read_transcripts(written(tmp_path, text))
-    assert [tuple(one) for one in found] == [("a", "[Image]: b\n狗", 1), ("a", "", 3)]
+    assert [tuple(one) for one in found] == [("a", "[Image]: b\n狗\u2028猫", 1), ("a", "", 3)]
 
 
 @pytest.mark.parametrize(
