@@ -74,8 +74,8 @@ _DESCRIBING = re.compile("[穿戴披系着在拿握捧抱骑乘坐站躺趴停�
 # A single character is a word by itself only after one of these: 一条河, 在海, 的书, 看书; 热狗 and 开水 are no dog and
 # no water. At the start of a clause, or after another mention, it is one as well.
 _BEFORE_SINGLE = frozenset(
-    _MEASURES + "群对双些排堆层丛缕团轮 的有是和与跟及或、在到见着了过比何"
-    "看读吃喝品骑乘划开坐牵抱遛喂养放拿捧持举撑打敲踢穿戴登爬赏种"
+    _MEASURES + "群对双些排堆层丛缕团轮碗盘串桶篮壶堵 的有是和与跟及或、在到见着了过比何"
+    "看读吃喝品骑乘划开坐牵抱遛喂养放拿捧持举撑打敲踢穿戴登爬赏种撒"
     "上下里大小高矮长短老旧古新石木铁砖红白黑绿蓝黄灰橘棕金银粉紫青两几多“”\"'「（( "
 )
 _HEDGE = re.compile(
