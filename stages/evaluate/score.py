@@ -77,6 +77,7 @@ def table(path: Path, scores: Scores, whole: Mapping[str, Estimate], confidence:
         signs = [" ".join(_SIGNS[score.subject[aspect]] for score in found) for aspect in ASPECTS]
         figures = [f"{_shown(column, each[column].value):>12}" for column in _COLUMNS]
         lines.append("  ".join([*figures, f"{'  '.join(signs):<30}", f"{name}: {said or '–'}"]))
+    lines.append("the main subject's gender, colour and count: + right, - wrong, . not stated")
     lines.append(f"over {sum(bool(found) for found in scores.values())} pictures, {100 * confidence:g} % interval:")
     for metric, estimate in whole.items():
         interval = f"[{_shown(metric, estimate.low)}, {_shown(metric, estimate.high)}]"
