@@ -17,7 +17,7 @@ from tests.fake_hub import FakeHub
 from tests.repository import ROOT, Repository
 
 FIXTURES = ROOT / "tests/model/fixtures"
-PHASES = ("short", "medium", "long", "direct")
+PHASES = ("short", "medium", "long", "direct", "order")
 SIZES = {
     "data.image_size": "16",
     "vision.patch_size": "4",
@@ -30,6 +30,8 @@ SIZES = {
     "data.max_bad_fraction": "0.1",
     "sft.phases.short.max_len": "32",
     "sft.phases.short.target_tokens": "200",
+    "sft.phases.order.max_len": "32",
+    "sft.phases.order.target_tokens": "200",
     "sft.phases.medium.max_len": "64",
     "sft.phases.medium.target_tokens": "300",
     "evaluate.scenes": "3",
@@ -119,6 +121,12 @@ def metrics(repository: Repository, checkpoint: str) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def listed(repository: Repository) -> dict[str, dict]:
+    """What `dvc metrics show` lists, by checkpoint."""
+    files = (repository.root / "metrics").iterdir()
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+
+
 def test_everything_is_there(repository: Repository) -> None:
     counts = json.loads((repository.root / "reports/prepare/counts.json").read_text(encoding="utf-8"))
     assert counts["sft"]["rows"] == 91 and sum(counts["sft"]["put_aside"].values()) == 1
@@ -127,9 +135,9 @@ def test_everything_is_there(repository: Repository) -> None:
         ("sft_data.jsonl", 6),
         ("pretrain_data.jsonl", 6),
     ]
-    merged = json.loads((repository.root / "reports/metrics.json").read_text(encoding="utf-8"))
-    assert list(merged) == ["pretrain", *(f"sft-{phase}" for phase in PHASES)]
-    assert all(0 < values["loss"] < 20 for values in merged.values())
+    found = listed(repository)
+    assert set(found) == {"pretrain", *(f"sft-{phase}" for phase in PHASES)}
+    assert all(0 < values["loss"] < 20 for values in found.values())
     page = (repository.root / "reports/index.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg;base64,") == 2 and "熊猫草地" in page
     samples = (repository.root / "reports/evaluation/sft-direct/samples.txt").read_text(encoding="utf-8")
@@ -172,11 +180,10 @@ def test_experiments_by_name(repository: Repository, name: str) -> None:
     if name == "published":
         assert ran == {"fetch", "convert@published", "evaluate-model@published"}
     else:
-        merged = json.loads((repository.root / "reports/metrics.json").read_text(encoding="utf-8"))
-        assert list(merged) == made
+        assert set(listed(repository)) == {checkpoint.replace("/epoch-", ".") for checkpoint in made}
     if name == "no-pretrained-weights":
         assert "language" in ran
     if name == "ldpv2-3-epochs":
-        linear = json.loads(repository.run("git", "show", "HEAD:reports/metrics.json"))
-        assert merged["pretrain"]["loss"] != linear["pretrain"]["loss"]
+        linear = json.loads(repository.run("git", "show", "HEAD:metrics/pretrain.json"))
+        assert listed(repository)["pretrain"]["loss"] != linear["loss"]
     assert name in repository.run("dvc", "exp", "list", "--name-only")
