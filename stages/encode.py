@@ -74,7 +74,7 @@ def main() -> None:
         )
     with whole_folder(FEATURES) as folder:
         for split, count in counts.items():
-            bf16 = use_bf16(params.machine.precision)
+            bf16 = use_bf16(params.train.precision)
             write_features(model, split, count, params.encode.batch_size, bf16, features_path(split, folder))
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from model.attention import use_packed_attention
 from model.convert import ConversionError, language_model, load_minimind, set_special_tokens
 from model.modeling import target_loss
 from stages.common.batches import plan_batches
@@ -27,10 +28,12 @@ from stages.common.chat import END, IMAGE, PAD, START, Encoder, before_text, loa
 from stages.common.errors import InputError, run_stage
 from stages.common.fetched import fetched_file
 from stages.common.files import whole_folder
+from stages.common.launch import spread
+from stages.common.packing import PackCollate, SampleDataset, check_positions
 from stages.common.params import LanguageParams, Params, load_params
 from stages.common.paths import LANGUAGE, SHARDS, TOKENIZER
 from stages.common.regions import box_weights
-from stages.common.samples import PadCollate, Sample, SampleDataset, check_positions
+from stages.common.samples import Sample
 from stages.common.shards import read_rows
 from stages.common.training import train, write_loss_log
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
@@ -83,26 +86,25 @@ class PlaceDataset(SampleDataset):
         self._places = places
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return super().__getitem__(index) | {"places": self._places[index]}
+        return super().__getitem__(index) | {"places": self._places[max(index, -1 - index)]}
 
 
-class PlaceCollate(PadCollate):
+class PlaceCollate(PackCollate):
     """Adds what the places hold: ``words`` [U, W], the batch's different ones and some empty ones, filled up with -1,
-    and ``places`` [B * P], which of them each place holds."""
+    and ``places`` [S, P], which of them each place holds."""
 
-    def __init__(self, pad_id: int, encoder: Encoder) -> None:
-        super().__init__(pad_id)
+    def __init__(self, pad_id: int, length: int, encoder: Encoder) -> None:
+        super().__init__(pad_id, length)
         self._encoder = encoder
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
         seen: dict[str, int] = {}
-        places = [seen.setdefault(place, len(seen)) for item in items for place in item["places"]]
-        words = [self._encoder.ids(place) for place in seen]
-        words += [[]] * (-len(words) % _WORDS_STEP)
-        return super().__call__(items) | {
-            "words": self._pad(words, max(map(len, words)), -1),
-            "places": torch.tensor(places),
-        }
+        places = [[seen.setdefault(place, len(seen)) for place in item["places"]] for item in items]
+        ids = [self._encoder.ids(place) for place in seen]
+        words = np.full((-(-len(ids) // _WORDS_STEP) * _WORDS_STEP, max(map(len, ids))), -1)
+        for line, place in zip(words, ids, strict=False):
+            line[: len(place)] = place
+        return super().__call__(items) | {"words": torch.from_numpy(words), "places": torch.tensor(places)}
 
 
 def text_samples(
@@ -143,20 +145,25 @@ def language_loss(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: i
     known = (batch["words"] >= 0).unsqueeze(-1)
     sums = (table(batch["words"].clamp(min=0)) * known).sum(1)  # [U, D]
     # A product instead of an index: the backward pass of an index adds row by row.
-    chosen = nn.functional.one_hot(batch["places"], len(sums)).to(sums.dtype)
+    chosen = nn.functional.one_hot(batch["places"], len(sums)).to(sums.dtype)  # [S, P, U]
     mask = (batch["input_ids"] == image_id).unsqueeze(-1)
     embeddings = table(batch["input_ids"])
-    shown = (chosen @ sums).view(len(embeddings), -1, embeddings.shape[-1])  # [B, P, D]
+    shown = chosen @ sums  # [S, P, D]
     strength = noise * torch.rand(len(shown), 1, 1, device=shown.device)
     shown = shown + strength * shown.detach().std() * torch.randn_like(shown)
     embeddings = embeddings.masked_scatter(mask, shown.to(embeddings.dtype))
-    hidden = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-    return target_loss(hidden, batch["labels"], model.lm_head, None)[0]
+    hidden = model.model(
+        inputs_embeds=embeddings,
+        position_ids=batch["position_ids"],
+        cu_seq_lens_q=batch["cu_seq_lens_q"],
+        use_cache=False,
+    ).last_hidden_state
+    return target_loss(hidden, batch["labels"], model.lm_head, batch["num_items_in_batch"])[0]
 
 
-def save_language_model(model: LlamaForCausalLM) -> None:
+def save_language_model(model: LlamaForCausalLM, weights: dict[str, Tensor] | None = None) -> None:
     with whole_folder(LANGUAGE) as folder:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
 
 
 def fetched_language_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -193,19 +200,20 @@ def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, enc
     check_positions(dataset, params.language.max_position_embeddings)
     torch.manual_seed(params.seed)
     model = build_language_model(params.language, len(tokenizer), encoder)
+    use_packed_attention(model)
     train(
         "language",
         model,
         dataset,
-        PlaceCollate(tokenizer.pad_token_id, encoder),
+        PlaceCollate(tokenizer.pad_token_id, params.language.batch_tokens, encoder),
         plan_batches(dataset.lengths, params.language.batch_tokens, None, params.language.epochs, True, params.seed),
         params.language,
         params,
         [params.seed, grid, params.language.model_dump(), SHARDS, TOKENIZER],
-        save=lambda _: save_language_model(model),
+        save=lambda _, weights: save_language_model(model, weights),
         loss_of=lambda model, batch: language_loss(model, batch, image_id, params.language.noise),
     )
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(spread(main, "stages.language"))

@@ -13,15 +13,18 @@ import torch
 from tqdm import tqdm
 
 from model import build_model
+from model.attention import use_packed_attention
 from stages.common.batches import plan_batches
 from stages.common.chat import IMAGE, Encoder, before_text, load_tokenizer
 from stages.common.checkpoints import checkpoint_path, epoch_saver, save_checkpoint
 from stages.common.errors import InputError, run_stage
 from stages.common.features import load_pictures
 from stages.common.files import need_model
+from stages.common.launch import spread
+from stages.common.packing import PackCollate, SampleDataset, check_positions
 from stages.common.params import PretrainParams, load_params
 from stages.common.paths import FEATURES, LANGUAGE, SHARDS, TOKENIZER, VISION
-from stages.common.samples import PadCollate, Sample, SampleDataset, Samples, check_positions, count_targets, cut
+from stages.common.samples import Sample, Samples, count_targets, cut
 from stages.common.shards import has_split, picture_starts, read_rows
 from stages.common.training import train
 
@@ -80,20 +83,21 @@ def main() -> None:
     samples = caption_samples(split, loop, model.config.image_tokens, encoder, params.seed)
     pictures = load_pictures(split, params.encode.cache, model.config.vision_config.image_size)
     dataset = SampleDataset(samples, pictures, model.config.image_tokens, image_id)
+    use_packed_attention(model)
     check_positions(dataset, model.config.text_config.max_position_embeddings)
     train(
         CHECKPOINT,
         model,
         dataset,
-        PadCollate(tokenizer.pad_token_id),
+        PackCollate(tokenizer.pad_token_id, loop.batch_tokens),
         plan_batches(dataset.lengths, loop.batch_tokens, loop.batch_size, loop.epochs, loop.shuffle, params.seed),
         loop,
         params,
         [params.seed, params.model.model_dump(), loop.model_dump(), SHARDS, TOKENIZER, VISION, LANGUAGE, FEATURES],
-        save=lambda epochs: save_checkpoint(model, tokenizer, checkpoint_path(CHECKPOINT), epochs),
+        save=lambda epochs, weights: save_checkpoint(model, tokenizer, checkpoint_path(CHECKPOINT), weights, epochs),
         save_epoch=epoch_saver(model, tokenizer, loop),
     )
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(spread(main, "stages.pretrain"))

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import sys
 
+from model.attention import use_packed_attention
 from stages.common.batches import plan_batches
 from stages.common.chat import IMAGE, load_tokenizer
 from stages.common.checkpoints import checkpoint_path, epoch_saver, load_checkpoint, save_checkpoint
 from stages.common.errors import InputError, run_stage
 from stages.common.features import load_pictures
+from stages.common.launch import spread
+from stages.common.packing import PackCollate, SampleDataset, check_positions
 from stages.common.params import load_params
 from stages.common.paths import FEATURES, PHASES, SHARDS
-from stages.common.samples import PadCollate, SampleDataset, Samples, check_positions
+from stages.common.samples import Samples
 from stages.common.training import train
 
 
@@ -34,12 +37,13 @@ def main() -> None:
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
     pictures = load_pictures("train", params.encode.cache, model.config.vision_config.image_size)
     dataset = SampleDataset(samples, pictures, model.config.image_tokens, image_id)
+    use_packed_attention(model)
     check_positions(dataset, model.config.text_config.max_position_embeddings)
     train(
         name,
         model,
         dataset,
-        PadCollate(tokenizer.pad_token_id),
+        PackCollate(tokenizer.pad_token_id, loop.batch_tokens),
         plan_batches(
             dataset.lengths, loop.batch_tokens, loop.batch_size, loop.epochs, loop.shuffled(phase), params.seed
         ),
@@ -52,10 +56,10 @@ def main() -> None:
             checkpoint_path(after),
             FEATURES if params.encode.cache else SHARDS,
         ],
-        save=lambda epochs: save_checkpoint(model, tokenizer, checkpoint_path(name), epochs),
+        save=lambda epochs, weights: save_checkpoint(model, tokenizer, checkpoint_path(name), weights, epochs),
         save_epoch=epoch_saver(model, tokenizer, loop),
     )
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(spread(main, "stages.sft"))

@@ -264,7 +264,7 @@ def train_clip(params: Params) -> None:
         params.vision,
         params,
         [params.seed, params.vision.model_dump(), SHARDS, TOKENIZER],
-        save=lambda _: save_clip(model, params.data.image_size),
+        save=lambda *_: save_clip(model, params.data.image_size),
         loss_of=lambda model, batch: contrastive_loss(model, batch, params.vision.region_weight),
     )
 

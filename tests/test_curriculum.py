@@ -16,8 +16,9 @@ from model.processing import with_image_token
 from stages import curriculum
 from stages.common.chat import IGNORED, IMAGE, Encoder, before_text, frame_of
 from stages.common.errors import InputError
+from stages.common.packing import SampleDataset, check_positions
 from stages.common.params import TokenizerParams, load_params
-from stages.common.samples import SampleDataset, Samples, check_positions, cut
+from stages.common.samples import Samples, cut
 from stages.common.world import COLOUR_WORDS
 from stages.curriculum import (
     Fit,

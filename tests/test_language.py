@@ -62,8 +62,11 @@ def test_loss_reads_sums_of_words() -> None:
     batch = {
         "input_ids": torch.tensor([[1, 3, 3, 7, 8]]),
         "labels": torch.tensor([[-100, -100, -100, 7, 8]]),
+        "position_ids": torch.arange(5)[None],
+        "cu_seq_lens_q": torch.tensor([0, 5]),
+        "num_items_in_batch": 2,
         "words": torch.tensor([[10, 11], [12, -1], [-1, -1]]),
-        "places": torch.tensor([1, 0]),
+        "places": torch.tensor([[1, 0]]),
     }
     table = model.get_input_embeddings().weight
     embeds = torch.stack([table[1], table[12], table[10] + table[11], table[7], table[8]])[None]

@@ -85,7 +85,7 @@ def test_a_comment_runs_nothing(repository: Repository) -> None:
 
 
 def test_machine_and_wandb_settings_run_nothing(repository: Repository) -> None:
-    assert repository.stages_run("dvc", "exp", "run", "-S", "machine.logging_steps=3", "-S", "wandb.project=x") == set()
+    assert repository.stages_run("dvc", "exp", "run", "-S", "train.logging_steps=3", "-S", "wandb.project=x") == set()
 
 
 def test_a_longer_max_len_runs_the_phases_that_it_changes(repository: Repository) -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from model import VlmForConditionalGeneration
@@ -20,11 +21,16 @@ def checkpoint_path(name: str) -> Path:
 
 
 def save_checkpoint(
-    model: VlmForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path, epochs: Sequence[Path] = ()
+    model: VlmForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    weights: dict[str, Tensor] | None = None,
+    epochs: Sequence[Path] = (),
 ) -> None:
-    """Model and processor, and beneath them the checkpoints that were kept after earlier ``epochs``."""
+    """Model (its own ``weights`` or the given ones) and processor, and beneath them the checkpoints that were kept
+    after earlier ``epochs``."""
     with whole_folder(folder) as partial:
-        model.save_pretrained(partial)
+        model.save_pretrained(partial, state_dict=weights)
         build_processor(tokenizer, model.config).save_pretrained(partial)
         for epoch in epochs:
             shutil.copytree(epoch, partial / epoch.name)
@@ -32,9 +38,11 @@ def save_checkpoint(
 
 def epoch_saver(
     model: VlmForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, loop: TokenLoopParams
-) -> Callable[[Path], None] | None:
+) -> Callable[[Path, dict[str, Tensor] | None], None] | None:
     """What keeps a checkpoint after an epoch, where ``loop`` asks for it."""
-    return None if loop.save_strategy == "end" else lambda folder: save_checkpoint(model, tokenizer, folder)
+    if loop.save_strategy == "end":
+        return None
+    return lambda folder, weights: save_checkpoint(model, tokenizer, folder, weights)
 
 
 def epoch_checkpoints(name: str) -> list[str]:

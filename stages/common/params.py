@@ -279,13 +279,19 @@ class WandbParams(Section):
     project: str
 
 
-class MachineParams(Section):
-    """How the work is done: no stage runs again for it. It may move last digits, and the points of loss logs."""
+class TrainParams(Section):
+    """How training stages work: no stage runs again for it. It may move last digits, and the points of loss logs."""
 
-    processes: Positive | None
+    processes: Positive
+    accelerate_config: str | None
     precision: Literal["auto", "fp32", "bf16"]
+    compile: Literal["auto", "always", "never"]
     save_steps: Positive
     logging_steps: Positive
+
+
+class MachineParams(Section):
+    processes: Positive | None
 
 
 class Params(Section):
@@ -301,6 +307,7 @@ class Params(Section):
     sft: SftParams
     evaluate: EvaluateParams
     wandb: WandbParams
+    train: TrainParams
     machine: MachineParams
 
     @property

@@ -1,29 +1,20 @@
-"""Training samples as token ids: where they are kept, and how they become batches."""
+"""Training samples as token ids, and the file that keeps them."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from stages.common.chat import IGNORED
 from stages.common.errors import InputError
-from stages.common.features import Pictures
 
 Sample = tuple[Sequence[int], Sequence[int], Sequence[int]]  # numbers of its pictures, input_ids, labels
 
-# Sequences are padded to a multiple of this. On a CPU every new shape of a matrix product costs a compiled kernel, and
-# with as many shapes as batches a step took 190 ms after 400 steps where it had taken 130 at first; with few, 105.
-_LENGTH_STEP = 16
 _CHUNK = 100_000  # samples: an Arrow list array counts its numbers in 32 bits
 _SCHEMA = pa.schema(
     [
@@ -102,79 +93,3 @@ def cut(sample: Sample, image_id: int, image_tokens: int, max_len: int) -> Sampl
     whole = int(np.searchsorted(placed, max_len, side="right"))
     ids, labels = ids[:whole], labels[:whole]
     return pictures[: int((ids == image_id).sum())], ids, labels
-
-
-class SampleDataset(Dataset):
-    """Samples with what the model sees of their pictures; ``pictures`` None: text only."""
-
-    def __init__(self, samples: Sequence[Sample], pictures: Pictures | None, image_tokens: int, image_id: int) -> None:
-        self._samples, self._pictures = samples, pictures
-        self._image_tokens, self._image_id = image_tokens, image_id
-
-    @cached_property
-    def lengths(self) -> list[int]:
-        """What each sample takes in a batch where it is the longest."""
-        return [padded_length(len(self._expanded(number)[1])) for number in range(len(self))]
-
-    @property
-    def decodes(self) -> bool:
-        """Whether pictures are decoded at every access."""
-        return self._pictures is not None and self._pictures.key == "pixel_values"
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        pictures, ids, labels = self._expanded(index)
-        item: dict[str, Any] = {"input_ids": ids, "labels": labels}
-        if self._pictures is not None:
-            item[self._pictures.key] = self._pictures[pictures]
-        return item
-
-    def _expanded(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The sample with each placeholder repeated once per image token."""
-        pictures, ids, labels = (np.asarray(part) for part in self._samples[number])
-        times = np.where(ids == self._image_id, self._image_tokens, 1)
-        return pictures, ids.repeat(times), labels.repeat(times)
-
-
-def check_positions(dataset: SampleDataset, positions: int) -> None:
-    """Raises InputError if a sample is longer than the decoder's ``positions``."""
-    longest = max(dataset.lengths)
-    if longest > positions:
-        raise InputError(
-            f"params.yaml: language.max_position_embeddings: a sample takes {longest} positions, image tokens "
-            f"included, and the decoder has {positions}; raise it"
-        )
-
-
-def padded_length(length: int) -> int:
-    return -(-length // _LENGTH_STEP) * _LENGTH_STEP
-
-
-class PadCollate:
-    """Right padding to the batch's padded length. Causal attention never looks to the right, so no mask is needed.
-
-    Pictures of the batch stand in the order of their placeholders: [all pictures, ...]. A batch of texts has none.
-    """
-
-    def __init__(self, pad_id: int) -> None:
-        self._pad_id = pad_id
-
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
-        longest = padded_length(max(len(item["input_ids"]) for item in items))
-        batch = {
-            "input_ids": self._pad([item["input_ids"] for item in items], longest, self._pad_id),
-            "labels": self._pad([item["labels"] for item in items], longest, IGNORED),
-        }
-        for key in ("patch_features", "pixel_values"):
-            if key in items[0] and any(len(item[key]) for item in items):
-                batch[key] = torch.from_numpy(np.concatenate([item[key] for item in items if len(item[key])])).float()
-        return batch
-
-    @staticmethod
-    def _pad(rows: list[Sequence[int]], longest: int, value: int) -> Tensor:
-        padded = np.full((len(rows), longest), value, np.int64)
-        for line, row in zip(padded, rows, strict=True):
-            line[: len(row)] = row
-        return torch.from_numpy(padded)

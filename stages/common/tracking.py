@@ -21,6 +21,7 @@ from PIL import Image
 
 from stages.common.errors import InputError
 from stages.common.files import write_text
+from stages.common.launch import is_first
 from stages.common.params import LoopParams, Params
 from stages.common.paths import PROJECT, WANDB_RUNS
 from stages.common.run_files import last_step
@@ -159,7 +160,7 @@ def account() -> tuple[str, str]:
 
 def _open_run(name: str, job_type: str, params: Params, facts: Mapping[str, Any], state: Path | None) -> Run:
     mode = params.wandb.mode
-    if mode == "disabled":
+    if mode == "disabled" or not is_first():
         return Run(None, 0)
     os.environ["WANDB_MODE"] = mode
     os.environ.setdefault("WANDB_SILENT", "true")

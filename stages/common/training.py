@@ -16,14 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import DistributedType
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from stages.common.batches import BatchPlan
+from stages.common.compilation import compile_decoder, pays
 from stages.common.errors import InputError
 from stages.common.files import write_text
+from stages.common.launch import is_first
+from stages.common.memory import keep_memory
 from stages.common.params import LoopParams, Params
 from stages.common.paths import LOSS_LOGS, RESUME_ROOT
 from stages.common.precision import use_bf16
@@ -33,15 +38,16 @@ _ROOT = Path(__file__).parents[2]
 _COLUMNS = ("step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm")
 
 Collate = Callable[[list[Any]], dict[str, torch.Tensor]]
+Weights = dict[str, torch.Tensor] | None  # None: those that the model holds
+Save = Callable[[Path, Weights], None]
 
 
 class PlannedTrainer(Trainer):
     """A Trainer that walks through a BatchPlan; ``max_steps`` is the plan's length, so one pass is the whole run."""
 
-    def __init__(self, *args: Any, plan: BatchPlan, loss_of: Callable | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, plan: BatchPlan, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._plan = plan
-        self._loss_of = loss_of
         self.target_tokens = 0
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -52,20 +58,42 @@ class PlannedTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         # Cached features are read faster than a process is asked; pictures have to be decoded.
         workers = min(os.cpu_count() or 1, 8) if getattr(self.train_dataset, "decodes", False) else 0
+        plan, processes = self._plan, self.accelerator.num_processes
+        if processes > 1:
+            plan = plan.part(self.train_dataset.lengths, self.accelerator.process_index, processes)
         loader = DataLoader(
-            self.train_dataset, batch_sampler=self._plan, collate_fn=self.data_collator, num_workers=workers
+            self.train_dataset,
+            batch_sampler=plan,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory,
         )
-        return self.accelerator.prepare(loader)
+        # Ours are shared out already: for accelerate there is one process.
+        return prepare_data_loader(
+            loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """As the Trainer's, which looks for weights by the names that they have in the model. Files of LLaVA's have
+        older names, and it would go on with what the model started from, without an error."""
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, local_files_only=True)
+        self.model.load_state_dict(saved.state_dict())
+
+    def gathered_state(self) -> dict[str, torch.Tensor] | None:
+        """All weights, on the first process, where FSDP has spread them over all; else None: the model has them."""
+        if self.accelerator.distributed_type != DistributedType.FSDP:
+            return None
+        return self.accelerator.get_state_dict(self.model_wrapped)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
     ):
-        if "labels" in inputs:
-            self.target_tokens += int((inputs["labels"] != -100).sum())
-        if self._loss_of is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        with self.accelerator.autocast():  # the Trainer's own reaches no further than the model's forward
-            return self._loss_of(model, inputs)
+        if num_items_in_batch is not None:
+            self.target_tokens += int(num_items_in_batch)  # of all processes
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 
 class LossLog(TrainerCallback):
@@ -97,6 +125,8 @@ class LossLog(TrainerCallback):
             self.rows.append(row)
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         write_text(
             folder / "loss_log.json", json.dumps({"rows": self.rows, "target_tokens": self.trainer.target_tokens})
@@ -142,7 +172,8 @@ class RunLog(TrainerCallback):
 class EpochKeeper(TrainerCallback):
     """Writes a checkpoint after every epoch but the last, beside the resumable states: outputs appear at the end."""
 
-    def __init__(self, plan: BatchPlan, root: Path, save_epoch: Callable[[Path], None] | None) -> None:
+    def __init__(self, plan: BatchPlan, root: Path, save_epoch: Save | None) -> None:
+        self.trainer: PlannedTrainer | None = None
         self._save_epoch = save_epoch
         ends = {} if save_epoch is None else dict(enumerate(plan.epoch_starts[1:], start=1))
         self._folders = {step: root / f"epoch-{epoch}" for epoch, step in ends.items()}
@@ -153,7 +184,9 @@ class EpochKeeper(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
         if state.global_step in self._folders:
-            self._save_epoch(self._folders[state.global_step])
+            weights = self.trainer.gathered_state()
+            if state.is_world_process_zero:
+                self._save_epoch(self._folders[state.global_step], weights)
 
 
 def write_loss_log(name: str, rows: Sequence[dict[str, float]]) -> None:
@@ -170,12 +203,16 @@ def train(
     loop: LoopParams,
     params: Params,
     inputs: Sequence[Any],
-    save: Callable[[Sequence[Path]], None],
+    save: Callable[[Sequence[Path], Weights], None],
     loss_of: Callable | None = None,
-    save_epoch: Callable[[Path], None] | None = None,
+    save_epoch: Save | None = None,
 ) -> None:
     """Train ``model`` in place through ``plan``, then ``save`` it and write its loss curve to LOSS_LOGS/name.csv.
 
+    Under torchrun or accelerate launch every process takes a share of each batch; the first one writes.
+
+    ``loss_of(model, batch)`` stands in for the model's own loss; the batch holds ``num_items_in_batch``, too, the
+    targets of all processes, where it has labels.
     ``save_epoch`` writes a folder after every epoch but the last; ``save`` is given these folders, in order.
 
     Interrupted, in ``save`` as well, and called again with the same ``inputs`` (params, files and folders: all that
@@ -184,15 +221,20 @@ def train(
     """
     set_seed(params.seed)
     transformers_logging.set_verbosity_warning()
-    if not torch.cuda.is_available():
-        # Sequences are short: on a CPU the fused attention's backward pass takes longer than plain products.
-        model.set_attn_implementation("eager")
-    bf16 = use_bf16(params.machine.precision)
+    keep_memory()
+    bf16 = use_bf16(params.train.precision)
+    tokens = loop.epochs * sum(getattr(dataset, "lengths", ()))  # pictures alone: none, and nothing to gain
+    compiled = tokens > 0 and pays(params.train.compile, model, tokens)
+    if compiled:
+        compile_decoder(model)
+    if loss_of is not None:
+        # In forward's place, because that is where accelerate puts what belongs around it.
+        model.forward = lambda **batch: {"loss": loss_of(model, batch)}
     code = sorted([*_ROOT.glob("stages/**/*.py"), *_ROOT.glob("model/*.py")])
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     parameters = {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, learns in sizes if learns)}
     with (
-        resume_folder(name, fingerprint_of(*inputs, plan.batches, bf16, *code)) as folder,
+        resume_folder(name, fingerprint_of(*inputs, plan.batches, bf16, compiled, *code)) as folder,
         start_run(training_name(name, loop), name.split("-")[0], params, {"parameters": parameters}, folder) as run,
     ):
         arguments = TrainingArguments(
@@ -209,9 +251,9 @@ def train(
             max_grad_norm=1.0,
             bf16=bf16,
             use_cpu=not torch.cuda.is_available(),
-            logging_steps=min(params.machine.logging_steps, max(1, len(plan) // 4)),
+            logging_steps=min(params.train.logging_steps, max(1, len(plan) // 4)),
             logging_nan_inf_filter=False,
-            save_steps=params.machine.save_steps,
+            save_steps=params.train.save_steps,
             save_total_limit=2,  # the newest one counts only once its loss log is there, too
             seed=params.seed,
             report_to=[],  # see RunLog
@@ -228,15 +270,15 @@ def train(
             data_collator=collate,
             callbacks=[log, RunLog(run, log), stop, keeper],
             plan=plan,
-            loss_of=loss_of,
         )
-        log.trainer = trainer
+        log.trainer = keeper.trainer = trainer
         last = _last_state(folder)
         done = 0
         if last is not None:
             log.restore(last)
             done = int(last.name.removeprefix("checkpoint-"))
-            print(f"{name}: resuming from step {done}", flush=True)
+            if is_first():
+                print(f"{name}: resuming from step {done}", flush=True)
         started = time.perf_counter()
         try:
             trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -244,19 +286,21 @@ def train(
             stop.restore_handlers()
         if stop.caught:  # after the last state was saved
             raise KeyboardInterrupt
-        seconds = time.perf_counter() - started
-        samples = sum(len(batch) for batch in plan.batches[done:])
-        print(
-            f"{name}: {len(plan) - done} steps, {samples} samples, {samples / seconds:.0f} samples/s, {seconds:.0f} s"
-        )
-        save(keeper.folders)
-        write_loss_log(name, log.rows)
+        weights = trainer.gathered_state()
+        if is_first():
+            seconds = time.perf_counter() - started
+            samples = sum(len(batch) for batch in plan.batches[done:])
+            rate = f"{samples / seconds:.0f} samples/s, {seconds:.0f} s"
+            print(f"{name}: {len(plan) - done} steps, {samples} samples, {rate}")
+            save(keeper.folders, weights)
+            write_loss_log(name, log.rows)
 
 
 class StopOnSignal(TrainerCallback):
     """SIGINT and SIGTERM save the state and end the process with a code other than 0."""
 
     def __init__(self) -> None:
+        self.stopping = False  # what all processes have agreed on
         self.caught = False
         self._handlers: dict[int, Any] = {}
 
@@ -272,12 +316,16 @@ class StopOnSignal(TrainerCallback):
         self.caught = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        control.should_save = control.should_save or self.caught
+        caught = torch.tensor(int(self.caught), device=args.device)
+        if args.world_size > 1:
+            torch.distributed.all_reduce(caught, torch.distributed.ReduceOp.MAX)
+        self.stopping = bool(caught)
+        control.should_save = control.should_save or self.stopping
         control.should_log = control.should_log or state.global_step == state.max_steps
         return control
 
     def on_save(self, *_: Any, **__: Any) -> None:
-        if self.caught:
+        if self.stopping:
             raise KeyboardInterrupt
 
 
@@ -313,6 +361,9 @@ def resume_folder(stage: str, fingerprint: str) -> Iterator[Path]:
     """
     RESUME_ROOT.mkdir(parents=True, exist_ok=True)
     folder = RESUME_ROOT / f"{stage}-{fingerprint}"
+    if not is_first():  # the first process holds it for all
+        yield folder
+        return
     with (RESUME_ROOT / f"{stage}-{fingerprint}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

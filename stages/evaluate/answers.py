@@ -13,9 +13,12 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from model import VlmForConditionalGeneration
+from model.attention import packed_attention_in
+from stages.common.batches import plan_batches
 from stages.common.chat import IGNORED, IMAGE, Encoder
 from stages.common.features import Pictures
-from stages.common.samples import PadCollate, SampleDataset
+from stages.common.packing import PackCollate, SampleDataset
+from stages.common.samples import Samples, count_targets
 
 
 @dataclass(frozen=True)
@@ -76,27 +79,19 @@ class Answerer:
                 bar.update(len(part))
         return answers
 
-    @torch.inference_mode()
     def margins(self, questions: Sequence[Question], pictures: Pictures, yes: str, no: str, label: str) -> list[float]:
         """log p(yes) - log p(no) as the first words of the answer."""
-        margins: list[float] = []
-        candidates = [self.encoder.ids(yes), self.encoder.ids(no)]
-        with tqdm(total=len(questions), unit="question", desc=label) as bar:
-            for start in range(0, len(questions), self._batch_size):
-                part = questions[start : start + self._batch_size]
-                prompts, seen = [self._prompt_ids(q.prompt) for q in part], self._seen(part, pictures)
-                scores = [self._log_likelihood(prompts, words, seen) for words in candidates]
-                margins += (scores[0] - scores[1]).tolist()
-                bar.update(len(part))
-        return margins
-
-    def _log_likelihood(self, prompts: Sequence[list[int]], words: list[int], seen: Tensor | None) -> Tensor:
-        """Log-probability [B] of the tokens ``words`` right after each prompt."""
-        embeds, mask = self._embed([prompt + words for prompt in prompts], seen)
-        hidden = self.model.model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).last_hidden_state
-        logits = self.model.lm_head(hidden[:, -len(words) - 1 : -1]).float().log_softmax(-1)  # [B, W, V]
-        index = torch.tensor(words, device=logits.device).expand(len(prompts), -1).unsqueeze(-1)
-        return logits.gather(-1, index).sum((1, 2)).cpu()
+        prompts = [self.encoder.prompt(question.prompt) for question in questions]
+        words = [self.encoder.ids(word) for word in (yes, no)]
+        samples = Samples.of(
+            (question.pictures, prompt + word, [IGNORED] * len(prompt) + word)
+            for question, prompt in zip(questions, prompts, strict=True)
+            for word in words
+        )
+        image_id = self.encoder.token_id(IMAGE)
+        dataset = SampleDataset(samples, pictures, self.model.config.image_tokens, image_id)
+        nats = [float(losses.sum()) for losses in self.target_losses(dataset, label)]
+        return [against - pro for pro, against in zip(nats[::2], nats[1::2], strict=True)]
 
     @torch.no_grad()  # not inference mode: a probe is trained on them
     def image_tokens(self, pictures: Pictures, count: int) -> tuple[Tensor, Tensor]:
@@ -117,21 +112,17 @@ class Answerer:
     @torch.inference_mode()
     def target_losses(self, dataset: SampleDataset, label: str) -> list[np.ndarray]:
         """Cross-entropy, in nats, of each target token in turn, an array per sample."""
-        collate = PadCollate(self._tokenizer.pad_token_id)
-        order = sorted(range(len(dataset)), key=lambda number: -dataset.lengths[number])  # little is spent on padding
-        losses: dict[int, np.ndarray] = {}
-        with tqdm(total=len(order), unit="text", desc=label) as bar:
-            for start in range(0, len(order), self._batch_size):
-                part = order[start : start + self._batch_size]
-                batch = collate([dataset[number] for number in part])
-                ids, labels = (batch.pop(name).to(self.model.device) for name in ("input_ids", "labels"))
-                seen = next((self._features(shown, key) for key, shown in batch.items()), None)
-                hidden = self.model.model(inputs_embeds=self.model.embed(ids, seen), use_cache=False).last_hidden_state
-                targets = labels[:, 1:]
-                chosen = targets != IGNORED
-                logits = self.model.lm_head(hidden[:, :-1][chosen]).float()
-                nats = cross_entropy(logits, targets[chosen], reduction="none").cpu().numpy()
-                ends = chosen.sum(1).cumsum(0).cpu().numpy()
-                losses |= dict(zip(part, np.split(nats, ends[:-1]), strict=True))
-                bar.update(len(part))
-        return [losses[number] for number in range(len(dataset))]
+        collate = PackCollate(self._tokenizer.pad_token_id, None)
+        plan = plan_batches(dataset.lengths, None, self._batch_size, 1, False, 0)
+        losses: list[np.ndarray] = []
+        with packed_attention_in(self.model), tqdm(total=len(dataset), unit="text", desc=label) as bar:
+            for numbers in plan:
+                items = [dataset[number] for number in numbers]
+                batch = {key: value.to(self.model.device) for key, value in collate(items).items()}
+                logits = self.model(**batch, num_items_in_batch=1).logits  # [N, V]
+                labels = batch["labels"][batch["labels"] != IGNORED]
+                nats = cross_entropy(logits, labels, reduction="none").cpu().numpy()
+                ends = np.cumsum([count_targets(item["labels"][1:]) for item in items])
+                losses += np.split(nats, ends[:-1])
+                bar.update(len(items))
+        return losses

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from stages.common.chat import IGNORED, IMAGE, Encoder, dialogue_text
 from stages.common.features import Pictures
-from stages.common.samples import Sample, SampleDataset, Samples
+from stages.common.packing import SampleDataset
+from stages.common.samples import Sample, Samples
 from stages.evaluate.answers import Answerer
 from stages.evaluate.bootstrap import Metric, Sums, divide, ratio
 

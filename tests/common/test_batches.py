@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ def test_every_sample_once_an_epoch_within_the_budget(
     lengths: list[int], budget: int, epochs: int, shuffle: bool
 ) -> None:
     plan = plan_batches(lengths, budget, None, epochs, shuffle, 1)
-    assert all(len(batch) * max(lengths[i] for i in batch) <= budget for batch in plan)
+    assert all(sum(lengths[i] for i in batch) <= budget for batch in plan)
     bounds = [*plan.epoch_starts, len(plan)]
     for start, stop in pairwise(bounds):
         assert sorted(i for batch in plan.batches[start:stop] for i in batch) == list(range(len(lengths)))
@@ -38,6 +39,26 @@ def test_orders() -> None:
 
 def test_a_sample_longer_than_the_budget_is_a_batch_of_its_own() -> None:
     assert plan_batches([5, 50, 5], 10, None, 1, False, 1).batches == [[0], [1], [2]]
+
+
+def test_little_room_is_left() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(40, 160, 2000).tolist()
+    plan = plan_batches(lengths, 2048, None, 1, True, 1)
+    assert sum(lengths) / 2048 / len(plan) > 0.98
+
+
+@given(LENGTHS, st.integers(60, 300), st.integers(2, 4))
+def test_processes_share_every_batch(lengths: list[int], budget: int, processes: int) -> None:
+    """Every sample is learnt once, in the same step as with one process; loads differ by one sample at most."""
+    plan = plan_batches(lengths, budget, None, 2, True, 1)
+    parts = [plan.part(lengths, process, processes) for process in range(processes)]
+    assert all(part.epoch_starts == plan.epoch_starts for part in parts)
+    for batch, *shares in zip(plan, *parts, strict=True):
+        assert sorted(index for share in shares for index in share if index >= 0) == sorted(batch)
+        assert all(shares)
+        loads = [sum(lengths[index] for index in share if index >= 0) for share in shares]
+        assert max(loads) - min(loads) <= max(lengths[index] for index in batch)
 
 
 def test_epoch_at() -> None:

@@ -18,8 +18,9 @@ from model.modeling import VlmForConditionalGeneration
 from model.processing import image_processor
 from stages.common.chat import IGNORED
 from stages.common.features import CachedFeatures, load_pictures
+from stages.common.packing import PackCollate, SampleDataset
 from stages.common.pictures import pixel_values
-from stages.common.samples import PadCollate, SampleDataset, Samples
+from stages.common.samples import Samples
 from stages.common.shards import PictureReader, picture_starts, read_images, write_shard
 
 SIDE, IMAGE_ID = 16, 3
@@ -101,7 +102,7 @@ def test_decoded_pictures_and_cached_features_give_the_same_loss(shards: Path, w
         dataset = SampleDataset(samples(), pictures, model.config.image_tokens, IMAGE_ID)
         assert dataset.decodes == (pictures is pixels)
         batches = [[0, 1, 2], [1, 5, 9], [70, 3, 79], [2]]
-        loader = DataLoader(dataset, batch_sampler=batches, collate_fn=PadCollate(0), num_workers=workers)
+        loader = DataLoader(dataset, batch_sampler=batches, collate_fn=PackCollate(0, None), num_workers=workers)
         with torch.no_grad():
             losses.append([model(**batch).loss.item() for batch in loader])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -37,13 +37,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from model.modeling import target_loss
 from stages.common.batches import plan_batches
 from stages.common.params import load_params
-from stages.common.samples import PadCollate, SampleDataset
+from stages.common.packing import PackCollate, SampleDataset
 from stages.common.training import train
 
 root, mode, wait = sys.argv[1:]
 params = load_params(Path(root) / "tests/params.yaml")
 params = params.model_copy(update={
-    "machine": params.machine.model_copy(update={"save_steps": 10, "logging_steps": 2, "precision": "fp32"}),
+    "train": params.train.model_copy(update={"save_steps": 10, "logging_steps": 2, "precision": "fp32"}),
     "wandb": params.wandb.model_copy(update={"mode": mode})})
 generator = torch.Generator().manual_seed(0)
 rows = [torch.randint(1, 50, (8,), generator=generator).tolist() for _ in range(120)]
@@ -56,8 +56,8 @@ def loss_of(model, batch):
     time.sleep(float(wait))
     hidden = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
     return target_loss(hidden, batch["labels"], model.lm_head, None)[0]
-plan = plan_batches(dataset.lengths, 64, None, 2, True, 1)
-train("sft-long", model, dataset, PadCollate(0), plan, params.sft, params, [root], lambda _: None, loss_of)
+plan = plan_batches(dataset.lengths, 32, None, 2, True, 1)
+train("sft-long", model, dataset, PackCollate(0, None), plan, params.sft, params, [root], lambda *_: None, loss_of)
 print("wandb was imported:", "wandb" in sys.modules)
 """
 
@@ -178,10 +178,10 @@ def test_a_training_run_says_what_it_is(trained: dict[str, tuple[Path, str]], pa
     assert told == (params.wandb.project, NAME, EXPERIMENT, "sft")
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     sections = json.loads(params.model_dump_json())
-    assert {key: value for key, value in config.items() if key in sections and key not in ("machine", "wandb")} == {
-        key: value for key, value in sections.items() if key not in ("machine", "wandb")
+    assert {key: value for key, value in config.items() if key in sections and key not in ("train", "wandb")} == {
+        key: value for key, value in sections.items() if key not in ("train", "wandb")
     }
-    assert config["machine"]["logging_steps"] == 2 and config["wandb"]["mode"] == "offline"
+    assert config["train"]["logging_steps"] == 2 and config["wandb"]["mode"] == "offline"
     assert config["dvc"] == {"stage": STAGE}
     assert 0 < config["parameters"]["trainable"] < config["parameters"]["total"]
 

@@ -25,13 +25,13 @@ from model.modeling import target_loss
 from stages.common.batches import plan_batches
 from stages.common.errors import run_stage
 from stages.common.params import load_params
-from stages.common.samples import PadCollate, SampleDataset
+from stages.common.packing import PackCollate, SampleDataset
 from stages.common.training import train
 
 def main():
     params = load_params(Path(sys.argv[1]) / "tests/params.yaml")
     params = params.model_copy(update={
-        "machine": params.machine.model_copy(update={"save_steps": 10, "logging_steps": 2, "precision": "fp32"}),
+        "train": params.train.model_copy(update={"save_steps": 10, "logging_steps": 2, "precision": "fp32"}),
         "wandb": params.wandb.model_copy(update={"mode": "disabled"})})
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randint(1, 50, (8,), generator=generator).tolist() for _ in range(120)]
@@ -45,8 +45,8 @@ def main():
         time.sleep(float(sys.argv[2]))
         hidden = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
         return target_loss(hidden, batch["labels"], model.lm_head, None)[0]
-    plan = plan_batches(dataset.lengths, 64, None, 2, True, 1)
-    def save(epochs):
+    plan = plan_batches(dataset.lengths, 32, None, 2, True, 1)
+    def save(epochs, weights):
         if sys.argv[3] == "full disk":
             raise OSError("No space left on device")
         if sys.argv[3] == "interrupt":
@@ -54,8 +54,8 @@ def main():
         model.save_pretrained("out")
         for epoch in epochs:
             shutil.copytree(epoch, Path("out") / epoch.name)
-    train("tiny", model, dataset, PadCollate(0), plan, params.language, params, [sys.argv[1]], save, loss_of,
-        model.save_pretrained)
+    train("tiny", model, dataset, PackCollate(0, None), plan, params.language, params, [sys.argv[1]], save, loss_of,
+        lambda folder, weights: model.save_pretrained(folder))
 
 run_stage(main)
 """

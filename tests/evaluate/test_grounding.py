@@ -10,7 +10,8 @@ import torch
 
 from stages.common.chat import IGNORED, IMAGE
 from stages.common.features import CachedFeatures
-from stages.common.samples import PadCollate, SampleDataset, Samples
+from stages.common.packing import PackCollate, SampleDataset
+from stages.common.samples import Samples
 from stages.evaluate.answers import Answerer
 from stages.evaluate.bootstrap import Bootstrap
 from stages.evaluate.grounding import (
@@ -70,7 +71,7 @@ def test_losses_are_those_of_the_model(answerer: Answerer, texts: list[Classifie
     image_id = answerer.encoder.token_id(IMAGE)
     dataset = SampleDataset(Samples.of(text.sample for text in texts), FEATURES, 4, image_id)
     losses = answerer.target_losses(dataset, "x")
-    collate = PadCollate(0)
+    collate = PackCollate(0, None)
     for number, found in enumerate(losses):
         with torch.inference_mode():
             out = answerer.model(**collate([dataset[number]]), num_items_in_batch=1)

@@ -1,0 +1,171 @@
+"""Several processes for one stage: the same training, and the same manners, as with one."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+
+# A stage of a tiny model on made-up pictures and texts, some of which show no picture.
+STAGE = """
+import os, sys, time
+import numpy as np
+import torch
+from transformers import CLIPVisionConfig, LlamaConfig
+from model.attention import use_packed_attention
+from model.configuration import VlmConfig
+from model.modeling import VlmForConditionalGeneration
+from stages.common.batches import plan_batches
+from stages.common.errors import InputError, run_stage
+from stages.common.features import CachedFeatures
+from stages.common.launch import spread
+from stages.common.packing import PackCollate, SampleDataset
+from stages.common.params import load_params
+from stages.common.training import train
+
+class Slow(SampleDataset):
+    def __getitem__(self, index):
+        time.sleep(float(sys.argv[2]))
+        return super().__getitem__(index)
+
+def main():
+    trouble = sys.argv[1]
+    if trouble == "input":
+        raise InputError("data.txt: row 3 is empty; fill it")
+    if trouble == "bug" and os.environ["RANK"] == "1":
+        os._exit(7)
+    params = load_params()
+    torch.manual_seed(0)
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = VlmForConditionalGeneration(VlmConfig(
+        vision_config=CLIPVisionConfig(**vision, image_size=16, patch_size=8).to_dict(),
+        text_config=LlamaConfig(**text, num_key_value_heads=1, vocab_size=50, tie_word_embeddings=True).to_dict(),
+        image_token_index=3, vision_feature_layer=-1, vision_feature_select_strategy="default",
+        tie_word_embeddings=True))
+    model.model.vision_tower.requires_grad_(False)
+    rng = np.random.default_rng(0)
+    samples = []
+    for number in range(160):
+        ids = [1, *([3] if number % 9 else []), *rng.integers(4, 50, 5 + number % 20).tolist()]
+        samples.append(([number] if number % 9 else [], ids, [-100] * 4 + ids[4:]))
+    pictures = CachedFeatures(rng.normal(size=(160, 4, 8)).astype(np.float16))
+    dataset = Slow(samples, pictures, 4, 3)
+    plan = plan_batches(dataset.lengths, 64, None, 2, True, 1)
+    use_packed_attention(model)
+    loop = params.sft.model_copy(update={"batch_tokens": 64})
+    train("tiny", model, dataset, PackCollate(0, 64), plan, loop, params, [],
+        lambda epochs, weights: model.save_pretrained("out", state_dict=weights))
+
+if __name__ == "__main__":
+    run_stage(spread(main, "tiny_stage"))
+"""
+
+
+def start(folder: Path, processes: int, trouble: str = "", wait: float = 0.0, **train: object) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    (folder / "tiny_stage.py").write_text(STAGE, encoding="utf-8")
+    params = yaml.safe_load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"))
+    params["wandb"]["mode"] = "disabled"
+    params["train"] |= {"processes": processes, "save_steps": 10, "logging_steps": 2, "precision": "fp32"} | train
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(folder)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tiny_stage", trouble, str(wait)],
+        cwd=folder,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def run(folder: Path, processes: int, trouble: str = "", **train: object) -> tuple[int, str, str]:
+    process = start(folder, processes, trouble, **train)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    with (folder / "reports/loss/tiny.csv").open(encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    code, _, err = run(folder, 1)
+    assert code == 0, err
+    return folder
+
+
+def assert_alike(folder: Path, other: Path) -> None:
+    rows, others = curve(folder), curve(other)
+    assert [row["target_tokens"] for row in rows] == [row["target_tokens"] for row in others]
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in others], rel=1e-4)
+    assert rows[0]["loss"] > rows[-1]["loss"] + 0.05  # there is something to learn, and it is learnt
+    assert_same_weights(folder, other)
+
+
+def assert_same_weights(folder: Path, other: Path) -> None:
+    weights, expected = (load_file(root / "out/model.safetensors") for root in (folder, other))
+    assert weights.keys() == expected.keys()
+    assert all(torch.allclose(weights[name], expected[name], atol=1e-5) for name in expected)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_curves_with_several_processes_are_those_with_one(alone: Path, tmp_path: Path, processes: int) -> None:
+    """At an equal global batch; three have no sample of their own in some batches."""
+    code, out, err = run(tmp_path, processes)
+    assert code == 0, err
+    assert out.count("tiny: ") == 1  # one of them speaks
+    assert_alike(tmp_path, alone)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_interrupted_they_go_on_from_where_they_were(alone: Path, tmp_path: Path, processes: int) -> None:
+    process = start(tmp_path, processes, wait=0.02)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".resume/tiny-*/checkpoint-*/loss_log.json")):
+        assert time.monotonic() < deadline and process.poll() is None, "no state was saved"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.count("interrupted: run the same command again") == 1 and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+    code, out, err = run(tmp_path, processes)
+    assert code == 0, err
+    assert out.count("resuming from step") == 1
+    assert_same_weights(tmp_path, alone)
+
+
+def test_bad_input_is_told_once(tmp_path: Path) -> None:
+    code, _, err = run(tmp_path, 2, "input")
+    assert code == 2
+    assert err.count("row 3 is empty") == 1 and "error: data.txt: row 3 is empty; fill it" in err
+    assert "Traceback" not in err
+
+
+def test_a_process_that_dies_ends_them_all(tmp_path: Path) -> None:
+    code, _, _ = run(tmp_path, 2, "bug")
+    assert code == 7
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_config_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    code, _, err = run(tmp_path, 2, accelerate_config="fsdp.yaml")
+    assert code == 2
+    assert "train.accelerate_config: there is no file fsdp.yaml; write it with" in err and "Traceback" not in err
