@@ -45,6 +45,10 @@ preset: setup  ## write a size of run into params.yaml: make preset PRESET=smoke
 test: setup  ## the tests; some of them: make test ARGS="-k preset"
 	@.venv/bin/python -m pytest $(ARGS)
 
+.PHONY: bench
+bench: setup  ## speed of training beside two other ways to do it, some 10 minutes; more rounds: make bench ARGS="--rounds 9"
+	@.venv/bin/python -m benchmarks.training $(ARGS)
+
 .PHONY: wandb-sync
 wandb-sync: setup  ## upload the W&B runs that were kept in wandb/; needs a W&B account
 	@.venv/bin/python -m stages.common.upload

@@ -29,4 +29,4 @@ def pays(choice: str, model: PreTrainedModel, tokens: int) -> bool:
 def compile_decoder(model: PreTrainedModel) -> None:
     """Every layer by itself: they are alike, so that the compiler works once."""
     for layer in decoder_layers(model):
-        layer.compile()
+        layer.compile(fullgraph=True)

@@ -13,10 +13,15 @@ from typing import Any
 from stages.common.errors import InputError
 
 
+def partial_of(target: Path) -> Path:
+    """Where ``target`` is made before it is whole."""
+    return target.with_name(f".{target.name}.partial")
+
+
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside ``target`` that takes its place when the block ends without an error."""
-    partial = target.with_name(f".{target.name}.partial")
+    partial = partial_of(target)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -42,7 +47,7 @@ def free_bytes(path: Path) -> int:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8; a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 

@@ -42,6 +42,25 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def rank_of() -> tuple[int, int]:
+    """The number of this process, and how many there are."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")) if is_rank() else 1
+
+
+def own_device() -> str:
+    """Where this process computes, if it is not the Trainer that decides."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def wait_for_all() -> None:
+    if is_rank():
+        from accelerate import PartialState
+
+        PartialState(cpu=own_device() == "cpu").wait_for_everyone()
+
+
 def _report_errors(main: Callable[[], object]) -> None:
     """Bad input and interrupts are told to who started the processes, which tells the user once."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")

@@ -1,0 +1,137 @@
+"""What all contenders train on: scenes of the built-in world at 224 pixels, their texts, and models of one shape."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import CLIPVisionConfig, LlamaConfig
+
+from model.configuration import VlmConfig
+from model.modeling import VlmForConditionalGeneration
+from stages.common.chat import IMAGE, Encoder, before_text
+from stages.common.params import Params, load_params
+from stages.common.paths import SHARDS
+from stages.common.samples import Sample, count_targets
+from stages.common.shards import read_images, read_rows
+from stages.prepare.world import write_world
+from stages.tokenizer import corpus, train_tokenizer
+
+ROOT = Path(__file__).parents[1]
+SIDE = 224
+IMAGE_TOKENS = 196
+VOCABULARY = 6400
+PAD_ID = 0
+
+Task = Literal["pretrain", "sft"]
+CHARACTERS = {"pretrain": (10, 40), "sft": (60, 300)}  # of an answer, at least and at most
+
+VISION = CLIPVisionConfig(
+    hidden_size=768,
+    intermediate_size=3072,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    image_size=SIDE,
+    patch_size=16,
+)
+DECODER = LlamaConfig(
+    vocab_size=VOCABULARY,
+    hidden_size=512,
+    intermediate_size=1408,
+    num_hidden_layers=8,
+    num_attention_heads=8,
+    num_key_value_heads=2,
+    max_position_embeddings=2048,
+    rope_theta=1e6,
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=True,
+)
+
+
+@dataclass(frozen=True)
+class Material:
+    """``samples`` show one picture each, by its number in ``images``, which are PNG files."""
+
+    params: Params
+    samples: list[Sample]
+    images: list[bytes]
+    image_id: int
+
+    @property
+    def target_tokens(self) -> int:
+        return sum(count_targets(labels) for _, _, labels in self.samples)
+
+    def sizes(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
+        """(tokens, image tokens included, and targets) of these samples."""
+        found = (self.samples[number] for number in numbers)
+        return [(len(ids) - 1 + IMAGE_TOKENS, count_targets(labels)) for _, ids, labels in found]
+
+
+def draw(folder: Path, scenes: int) -> None:
+    """Scenes into ``folder``, which becomes the working directory of whoever reads them."""
+    shutil.copytree(ROOT / "data/eval", folder / "data/eval")
+    (folder / SHARDS).mkdir(parents=True)
+    params = load_params(ROOT / "params.yaml")
+    data = params.data.model_copy(
+        update={"image_size": SIDE, "train_scenes": scenes, "validation_scenes": 1, "test_scenes": 1}
+    )
+    os.chdir(folder)
+    write_world(params.model_copy(update={"data": data}), SHARDS)
+
+
+def load(task: Task) -> Material:
+    """Of the scenes in the working directory, one sample of each that has an answer of the task's length.
+
+    A token is a character, near enough what MiniMind2's own tokenizer makes of these texts (1.04 characters).
+    """
+    params = load_params(ROOT / "params.yaml")
+    wandb = params.wandb.model_copy(update={"mode": "disabled"})
+    train = params.train.model_copy(update={"save_steps": 10**6})
+    shape = params.tokenizer.model_copy(update={"vocab_size": VOCABULARY, "max_token_length": 1})
+    encoder = Encoder(train_tokenizer(corpus(500), shape))
+    least, most = CHARACTERS[task]
+    samples: list[Sample] = []
+    for number, row in enumerate(read_rows("train", ["texts"])):
+        for text in row["texts"]:
+            answer = list(text["answer"])
+            while len("".join(answer)) > most:
+                answer.pop()
+            if text["task"] == ("caption" if task == "pretrain" else "description") and len("".join(answer)) >= least:
+                samples.append(([number], *encoder.dialogue([(before_text(text["question"]), answer)])))
+                break
+    images = [image["bytes"] for image in read_images("train")]
+    params = params.model_copy(update={"wandb": wandb, "train": train})
+    return Material(params, samples, images, encoder.token_id(IMAGE))
+
+
+def config(image_id: int) -> VlmConfig:
+    return VlmConfig(
+        vision_config=VISION.to_dict(),
+        text_config=DECODER.to_dict(),
+        projector="linear",
+        image_token_index=image_id,
+        image_seq_length=IMAGE_TOKENS,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+    )
+
+
+def network(image_id: int, task: Task) -> VlmForConditionalGeneration:
+    """Untrained: what weights say does not change how long they take."""
+    torch.manual_seed(0)
+    model = VlmForConditionalGeneration(config(image_id))
+    freeze(model, task)
+    return model
+
+
+def freeze(model: torch.nn.Module, task: Task) -> None:
+    """What a LLaVA does not train in this task."""
+    model.requires_grad_(task == "sft")
+    model.model.vision_tower.requires_grad_(False)
+    model.model.multi_modal_projector.requires_grad_(True)

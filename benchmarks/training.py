@@ -1,0 +1,206 @@
+"""How fast a 26 M-parameter model trains, beside two other ways to do it: ``python -m benchmarks.training``.
+
+Every contender (see benchmarks/contenders.py) waits in a process of its own and is asked in turn, so that a change of
+the machine's mood meets all alike; before each round the fastest matrix product is measured. Written are a table, all
+measurements (training.json) and a plot (training.png).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import CLIPVisionModel
+
+from benchmarks.charts import bars, save_png
+from benchmarks.contenders import run
+from benchmarks.material import VISION, Task, draw, load
+from stages.common.features import features_path
+from stages.common.launch import own_device
+from stages.common.memory import keep_memory
+from stages.common.precision import use_bf16
+from stages.encode import write_features
+
+TASKS: tuple[Task, ...] = ("pretrain", "sft")
+CONTENDERS = ("reference", "stock", "ours")
+EPOCHS = (1, 2, 4, 8)  # over which the cost of the feature cache may be spread
+SCENES = 256
+OUT = Path(__file__).parent
+
+Measurement = dict[str, float]
+
+
+def fastest_product(dtype: torch.dtype) -> float:
+    """Operations a second of a product of two 2048-cubes, the best of ten."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a, b = (torch.randn(2048, 2048, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(10):
+        started = time.perf_counter()
+        (a @ b)[0, 0].item()
+        best = min(best, time.perf_counter() - started)
+    return 2 * 2048**3 / best
+
+
+def encode(folder: Path) -> float:
+    """Writes the feature cache of an untrained CLIP as stage encode does; returns seconds per picture."""
+    keep_memory()
+    torch.manual_seed(0)
+    model = CLIPVisionModel(VISION).to(own_device()).eval()
+    started = time.perf_counter()
+    write_features(model, "train", SCENES, 32, use_bf16("auto"), features_path("train", folder))
+    return (time.perf_counter() - started) / SCENES
+
+
+@contextmanager
+def waiting(task: Task, folder: Path, threads: int) -> Iterator[dict[str, Connection]]:
+    """The contenders, each in its process, ready to be asked; no longer there after the block."""
+    context = get_context("spawn")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    processes, ends = [], {}
+    for name in CONTENDERS:
+        ends[name], theirs = context.Pipe()
+        arguments = (name, task, folder, partial(load, task), theirs)
+        processes.append(context.Process(target=run, args=arguments, daemon=True))
+        processes[-1].start()
+        theirs.close()
+    try:
+        targets = {name: end.recv() for name, end in ends.items()}
+        assert len(set(targets.values())) == 1, targets
+        yield ends
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def ask(end: Connection) -> Measurement:
+    end.send("go")
+    return end.recv()
+
+
+def measure(folder: Path, rounds: int) -> dict[str, Any]:
+    draw(folder, SCENES)
+    found: dict[str, Any] = {"encode": encode(folder), "rounds": []}
+    with tqdm(total=len(TASKS) * (rounds + 1) * len(CONTENDERS), unit="run") as bar:
+        for task in TASKS:
+            with waiting(task, folder, torch.get_num_threads()) as ends:
+                for number in range(rounds + 1):
+                    peak = {"bf16": fastest_product(torch.bfloat16), "fp32": fastest_product(torch.float32)}
+                    for name, end in ends.items():
+                        bar.set_description(f"{task}: {name}" if number else f"{task}: {name} warms up")
+                        measurement = ask(end)
+                        bar.update()
+                        if number:
+                            found["rounds"].append({"task": task, "contender": name, "peak": peak, **measurement})
+    return found
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    return median(values), min(values), max(values)
+
+
+def summary(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row per task and contender: (median, least, most) of each figure; ratios within each round."""
+    rows = []
+    for task in TASKS:
+        by_name = {
+            name: [row for row in found["rounds"] if (row["task"], row["contender"]) == (task, name)]
+            for name in CONTENDERS
+        }
+        for name, runs in by_name.items():
+            seconds = [run["seconds"] / run["samples"] for run in runs]
+            row = {
+                "task": task,
+                "contender": name,
+                "samples_per_second": spread([1 / each for each in seconds]),
+                "target_tokens_per_second": spread([run["target_tokens"] / run["seconds"] for run in runs]),
+                "share_of_peak": spread([run["operations"] / run["seconds"] / run["peak"]["bf16"] for run in runs]),
+                "peak_memory": max(run["peak_memory"] for run in runs),
+                "samples_measured": sum(run["samples"] for run in runs),
+            }
+            if name == "ours":
+                for other in ("reference", "stock"):
+                    theirs = [run["seconds"] / run["samples"] for run in by_name[other]]
+                    for epochs in (*EPOCHS, None):
+                        cost = found["encode"] / epochs if epochs else 0.0
+                        ratios = [slow / (fast + cost) for slow, fast in zip(theirs, seconds, strict=True)]
+                        row[f"times_{other}" + (f"_encoded_for_{epochs}" if epochs else "")] = spread(ratios)
+            rows.append(row)
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
+    def cell(values: Sequence[float], digits: int = 2) -> str:
+        return f"{values[0]:.{digits}f} ({values[1]:.{digits}f} to {values[2]:.{digits}f})"
+
+    lines = [
+        "| task | way | samples/s | target tokens/s | share of bf16 peak | peak memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        share = cell([100 * value for value in row["share_of_peak"]], 0)
+        rates = f"{cell(row['samples_per_second'])} | {cell(row['target_tokens_per_second'], 0)}"
+        memory = f"{row['peak_memory'] / 2**20:,.0f} MiB"
+        lines.append(f"| {row['task']} | {row['contender']} | {rates} | {share} % | {memory} |")
+    lines += ["", "| task | ours against | training alone |" + "".join(f" encoding for {e} epochs |" for e in EPOCHS)]
+    lines.append("|---|---|---|" + "---|" * len(EPOCHS))
+    for row in (row for row in rows if row["contender"] == "ours"):
+        for other in ("reference", "stock"):
+            names = ["", *(f"_encoded_for_{epochs}" for epochs in EPOCHS)]
+            ratios = " | ".join(f"{cell(row[f'times_{other}{name}'], 1)} x" for name in names)
+            lines.append(f"| {row['task']} | {other} | {ratios} |")
+    peaks = {dtype: spread([run["peak"][dtype] for run in found["rounds"]]) for dtype in ("bf16", "fp32")}
+    told = ", ".join(f"{dtype} {cell([value / 1e9 for value in values], 0)}" for dtype, values in peaks.items())
+    cost = f"{1000 * found['encode']:.0f} ms"
+    return "\n".join([*lines, "", f"Matrix product of 2048-cubes, GFLOP/s: {told}. Encoding a picture: {cost}."])
+
+
+def machine() -> dict[str, Any]:
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+    else:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+        name = next(
+            (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+        )
+    return {"name": name, "cores": os.cpu_count(), "torch": torch.__version__}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each contender is asked")
+    rounds = parser.parse_args().rounds
+    with TemporaryDirectory() as folder:
+        found = measure(Path(folder), rounds)
+    rows = summary(found)
+    (OUT / "training.json").write_text(
+        json.dumps({"machine": machine(), "summary": rows, **found}, indent=1) + "\n", encoding="utf-8"
+    )
+    panels = [
+        (title, [(row["task"], row["contender"], *row[key]) for row in rows], scale)
+        for title, key, scale in (
+            ("samples per second", "samples_per_second", "log"),
+            ("share of the bf16 matrix-product peak", "share_of_peak", "linear"),
+        )
+    ]
+    save_png(bars(panels, CONTENDERS), OUT / "training.png")
+    print(table(rows, found))
+
+
+if __name__ == "__main__":
+    main()
