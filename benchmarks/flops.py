@@ -8,9 +8,9 @@ A product of [m, k] and [k, n] takes 2 m k n. For a sample of T tokens, I of whi
     projector  2 I D_vision D
 
 Backward, every product takes another one of its size for the gradient of what came in, and, where its weights learn,
-one more for theirs; attention takes twice its forward pass. So SFT is 3 times the forward pass and pretraining, whose
-decoder is frozen, 2 times; the projector, to which nothing flows through, takes 2 of its own. A step that runs the
-vision encoder takes its forward pass as well. Norms, activations and the optimizer are left out.
+one more for theirs; so layers and head take 3 times the forward pass in SFT, and 2 times in pretraining, where they are frozen.
+Attention has no weights and takes 3 times in both, the projector 2, for nothing flows back to what comes in. A step
+that runs the vision encoder takes its forward pass as well. Norms, activations and the optimizer are left out.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from collections.abc import Iterable
 from transformers import CLIPVisionConfig, LlamaConfig
 
 
-def decoder_forward(config: LlamaConfig, tokens: int, targets: int) -> float:
+def decoder_forward(config: LlamaConfig, tokens: int, targets: int) -> tuple[float, float]:
+    """(of products with weights, of attention)"""
     width, heads = config.hidden_size, config.num_attention_heads
     keys = width // heads * config.num_key_value_heads
     layer = 2 * tokens * (2 * width**2 + 2 * width * keys + 3 * width * config.intermediate_size)
-    attention = 2 * tokens**2 * width
-    return config.num_hidden_layers * (layer + attention) + 2 * targets * width * config.vocab_size
+    head = 2 * targets * width * config.vocab_size
+    return config.num_hidden_layers * layer + head, config.num_hidden_layers * 2 * tokens**2 * width
 
 
 def vision_forward(config: CLIPVisionConfig) -> float:
@@ -48,6 +49,7 @@ def training(
     projector = 2 * patches * vision.hidden_size * decoder.hidden_size
     total = 0.0
     for tokens, targets in samples:
-        total += (2 if frozen_decoder else 3) * decoder_forward(decoder, tokens, targets) + 2 * projector
+        weights, attention = decoder_forward(decoder, tokens, targets)
+        total += (2 if frozen_decoder else 3) * weights + 3 * attention + 2 * projector
         total += vision_forward(vision) if pixels else 0
     return total

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-
 import torch
 from transformers import PreTrainedModel
 
-# Multiplications with weights (parameters of the decoder's layers x tokens) in a run, above which compiling gains time;
-# see benchmarks/RESULTS.md.
-_WORTH_IT = 1e13
+from stages.common.errors import InputError
+
+# Products with weights in a run (parameters of the decoder's layers x tokens) above which compiling gains time; see
+# benchmarks/RESULTS.md.
+_WORTH_IT = 1e12
 
 
 def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
@@ -19,11 +19,28 @@ def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
 
 
 def pays(choice: str, model: PreTrainedModel, tokens: int) -> bool:
-    """Whether to compile for a run over ``tokens``; ``choice``: always, never, or auto."""
-    if choice != "auto":
-        return choice == "always"
+    """Whether to compile for a run over ``tokens``; ``choice``: always, never, or auto.
+
+    Where there is no compiler, auto does without, and always raises InputError.
+    """
     weights = sum(parameter.numel() for parameter in decoder_layers(model).parameters())
-    return weights * tokens > _WORTH_IT and (torch.cuda.is_available() or shutil.which("c++") is not None)
+    if choice == "never" or (choice == "auto" and weights * tokens < _WORTH_IT):
+        return False
+    trouble = _trouble()
+    if trouble is not None and choice == "always":
+        raise InputError(f"params.yaml: train.compile: torch.compile does not work here ({trouble}); set it to never")
+    if trouble is not None:
+        print(f"torch.compile does not work here, so layers run as they are: {trouble}", flush=True)
+    return trouble is None
+
+
+def _trouble() -> str | None:
+    """What keeps torch.compile from working: a compiler, or Python's headers, may be missing."""
+    try:
+        torch.compile(lambda number: number + 1, fullgraph=True)(torch.ones(2))
+    except Exception as error:
+        return next(iter(str(error).splitlines()), type(error).__name__)
+    return None
 
 
 def compile_decoder(model: PreTrainedModel) -> None:

@@ -1,0 +1,67 @@
+"""torch.compile where it pays, and only where it works."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from stages.common import compilation
+from stages.common.compilation import pays
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import sys
+from tests_model import model
+from stages.common.compilation import pays
+from stages.common.errors import run_stage
+
+run_stage(lambda: print("compile:", pays(sys.argv[1], model(), 10**12)))
+"""
+
+
+def model() -> LlamaForCausalLM:
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=20, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "tokens", "expected"), [("auto", 10, False), ("auto", 10**12, True), ("always", 10, True)]
+)
+def test_long_runs_are_compiled(choice: str, tokens: int, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "_trouble", lambda: None)
+    assert pays(choice, model(), tokens) == expected
+    assert not pays("never", model(), tokens)
+
+
+@pytest.mark.parametrize(
+    ("choice", "code", "told"),
+    [
+        ("auto", 0, "compile: False"),
+        ("always", 2, "error: params.yaml: train.compile: torch.compile does not work here"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it is Triton that compiles there")
+def test_without_a_compiler(choice: str, code: int, told: str, tmp_path: Path) -> None:
+    """A stranger's machine may have none: a run that need not be compiled goes on."""
+    (tmp_path / "tests_model.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "def model():\n"
+        "    return LlamaForCausalLM(LlamaConfig(vocab_size=20, hidden_size=16, intermediate_size=16, "
+        "num_hidden_layers=2, num_attention_heads=2))\n",
+        encoding="utf-8",
+    )
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "CXX": str(tmp_path / "no-compiler")}
+    env["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path / "cache")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, choice], cwd=tmp_path, env=env, text=True, capture_output=True, timeout=120
+    )
+    assert done.returncode == code, done.stderr
+    assert told in done.stdout + done.stderr
+    assert "does not work here" in done.stdout + done.stderr and "Traceback" not in done.stderr
