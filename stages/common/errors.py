@@ -15,8 +15,11 @@ def run_stage(main: Callable[[], object]) -> None:
 
     An interrupted stage must not exit with 0, or DVC would record half-made outputs as final.
     """
+    from stages.common.timing import write_time  # late: it writes files, which raise this module's error
+
     try:
         main()
+        write_time()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from stages import VISIBLE_GPUS
 from stages.common.errors import InputError
 from stages.common.params import Params, load_params
 
@@ -86,6 +87,9 @@ def _launch(params: Params, module: str, arguments: list[str]) -> None:
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # a failed process has said what is wrong
     processes, config = params.train.processes, params.train.accelerate_config
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    if VISIBLE_GPUS is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = VISIBLE_GPUS
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns that every parameter was used
     try:
         if config is None:

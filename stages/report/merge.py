@@ -23,6 +23,7 @@ from stages.common.errors import InputError
 from stages.common.params import Params
 from stages.common.paths import PHASES
 from stages.common.shards import SHARDS, read_rows
+from stages.common.timing import time_file
 from stages.common.world import Scene
 from stages.report.story import LossRow, Story, jumps, plateau
 
@@ -127,6 +128,14 @@ class PhaseData(Record):
     longest_answer: int
 
 
+class StageTime(Record):
+    """``seconds`` from the start of the stage's process; ``peak_memory`` in bytes."""
+
+    started: str
+    seconds: float
+    peak_memory: int
+
+
 class Picture(NamedTuple):
     """``scene`` is its truth; None for a photograph."""
 
@@ -171,6 +180,7 @@ class Run:
     checkpoints: Mapping[str, Checkpoint]
     pictures: tuple[Picture, ...]
     story: Mapping[str, Story]
+    times: Mapping[str, StageTime]
 
 
 def checkpoint_names(params: Params, root: Path = Path()) -> list[str]:
@@ -181,6 +191,22 @@ def checkpoint_names(params: Params, root: Path = Path()) -> list[str]:
         found = sorted(epochs, key=lambda path: int(path.name.removeprefix("epoch-")))
         names += [*(f"{name}/{path.name}" for path in found), name]
     return names
+
+
+def stages_in_order(params: Params) -> list[str]:
+    """As they run one after another; the report itself is not among them."""
+    phases, models = (
+        [f"sft-{phase}" for phase in params.sft.phases],
+        [f"convert-{name}" for name in params.fetch.models],
+    )
+    made = ["fetch", "prepare", "tokenizer", "vision", "language", "encode", "pretrain", "curriculum", *phases, *models]
+    return [*made, *(f"evaluate-{name}" for name in params.checkpoints)]
+
+
+def load_times(params: Params, root: Path = Path()) -> dict[str, StageTime]:
+    """Of the stages that have left theirs. Raises InputError that names a file with something else in it."""
+    files = {stage: time_file(stage, root) for stage in stages_in_order(params)}
+    return {stage: read_json(file, StageTime) for stage, file in files.items() if file.exists()}
 
 
 def load_run(params: Params, root: Path = Path()) -> Run:
@@ -209,10 +235,10 @@ def load_run(params: Params, root: Path = Path()) -> Run:
             resamples=_read_resamples(folder / "resamples.parquet"),
             answers=fixed,
             reference_lengths=_reference_lengths(answers),
-            data=None if phase is None else _read_json(root / PHASES / phase / "summary.json", PhaseData),
+            data=None if phase is None else read_json(root / PHASES / phase / "summary.json", PhaseData),
         )
     story = {name: _story(params, checkpoint) for name, checkpoint in checkpoints.items() if checkpoint.loss}
-    return Run(params, checkpoints, pictures, story)
+    return Run(params, checkpoints, pictures, story, load_times(params, root))
 
 
 def _story(params: Params, checkpoint: Checkpoint) -> Story:
@@ -240,12 +266,12 @@ def _checked(record: type[RecordType], text: str, where: str) -> RecordType:
         raise InputError(f"{where}: {f'{name}: ' if name else ''}{first['msg']}") from None
 
 
-def _read_json(path: Path, record: type[RecordType]) -> RecordType:
+def read_json(path: Path, record: type[RecordType]) -> RecordType:
     return _checked(record, _read(path), str(path))
 
 
 def _read_evaluation(path: Path, name: str) -> Evaluation:
-    evaluation = _read_json(path, Evaluation)
+    evaluation = read_json(path, Evaluation)
     if evaluation.checkpoint != name:
         raise InputError(f"{path} belongs to checkpoint '{evaluation.checkpoint}', not '{name}'")
     return evaluation

@@ -23,6 +23,7 @@ from stages.report.charts import loss_chart, palette
 from stages.report.comparison import comparisons
 from stages.report.figures import shown_change
 from stages.report.merge import DESCRIBING_TASKS, Answer, Checkpoint, PhaseData, Picture, Run
+from stages.report.timeline import timeline
 from stages.report.words import findings
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -71,6 +72,7 @@ def context(run: Run) -> dict[str, Any]:
         "runs": list(run.checkpoints.values()),
         "table": figure_table(run),
         "data": data_rows(run),
+        "timeline": timeline(run.times),
     }
 
 

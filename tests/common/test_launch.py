@@ -43,6 +43,8 @@ def main():
     trouble = sys.argv[1]
     if trouble == "input":
         raise InputError("data.txt: row 3 is empty; fill it")
+    if trouble == "gpus":
+        raise InputError("sees " + os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
     if trouble == "bug" and os.environ["RANK"] == "1":
         os._exit(7)
     params = load_params()
@@ -73,7 +75,9 @@ if __name__ == "__main__":
 """
 
 
-def start(folder: Path, processes: int, trouble: str = "", wait: float = 0.0, **train: object) -> subprocess.Popen[str]:
+def start(
+    folder: Path, processes: int, trouble: str = "", wait: float = 0.0, gpus: str | None = None, **train: object
+) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
     (folder / "tiny_stage.py").write_text(STAGE, encoding="utf-8")
     params = yaml.safe_load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"))
@@ -81,6 +85,9 @@ def start(folder: Path, processes: int, trouble: str = "", wait: float = 0.0, **
     params["train"] |= {"processes": processes, "save_steps": 10, "logging_steps": 2, "precision": "fp32"} | train
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(folder)}
+    env.pop("CUDA_VISIBLE_DEVICES", None)
+    if gpus is not None:
+        env["CUDA_VISIBLE_DEVICES"] = gpus
     return subprocess.Popen(
         [sys.executable, "-m", "tiny_stage", trouble, str(wait)],
         cwd=folder,
@@ -92,8 +99,8 @@ def start(folder: Path, processes: int, trouble: str = "", wait: float = 0.0, **
     )
 
 
-def run(folder: Path, processes: int, trouble: str = "", **train: object) -> tuple[int, str, str]:
-    process = start(folder, processes, trouble, **train)
+def run(folder: Path, processes: int, trouble: str = "", **options: object) -> tuple[int, str, str]:
+    process = start(folder, processes, trouble, **options)
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
@@ -169,3 +176,13 @@ def test_a_config_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None
     code, _, err = run(tmp_path, 2, accelerate_config="fsdp.yaml")
     assert code == 2
     assert "train.accelerate_config: there is no file fsdp.yaml; write it with" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("processes", "gpus", "seen"), [(1, None, "0"), (1, "2,3", "2"), (2, None, "all"), (2, "2,3", "2,3"), (1, "", "")]
+)
+def test_one_process_sees_one_gpu_and_several_see_all(
+    tmp_path: Path, processes: int, gpus: str | None, seen: str
+) -> None:
+    _, err = run(tmp_path, processes, "gpus", gpus=gpus)[1:]
+    assert f"error: sees {seen}\n" in err
