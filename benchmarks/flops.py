@@ -8,9 +8,10 @@ A product of [m, k] and [k, n] takes 2 m k n. For a sample of T tokens, I of whi
     projector  2 I D_vision D
 
 Backward, every product takes another one of its size for the gradient of what came in, and, where its weights learn,
-one more for theirs; so layers and head take 3 times the forward pass in SFT, and 2 times in pretraining, where they are frozen.
-Attention has no weights and takes 3 times in both, the projector 2, for nothing flows back to what comes in. A step
-that runs the vision encoder takes its forward pass as well. Norms, activations and the optimizer are left out.
+one more for theirs; so layers and head take 3 times the forward pass in SFT, and 2 times in pretraining, where they
+are frozen. Attention has no weights and takes 3 times in both, the projector 2, for nothing flows back to what comes
+in. A step that runs the vision encoder takes its forward pass as well. Norms, activations and the optimizer are left
+out.
 """
 
 from __future__ import annotations

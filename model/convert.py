@@ -31,10 +31,11 @@ from transformers import (
 )
 from transformers.modeling_utils import PreTrainedModel
 
-from model import VlmConfig, VlmForConditionalGeneration
 from model.commands import ConversionError, first_line, need_new, run_command, whole
-from model.modeling import join
-from model.processing import build_processor, with_image_token
+from model.configuration import VlmConfig
+from model.modeling import VlmForConditionalGeneration, join
+from model.processing import build_processor
+from model.tokenization import with_image_token
 
 __all__ = ["ConversionError", "language_model", "load_minimind", "to_minimind", "vision_language_model"]
 

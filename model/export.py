@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
-from model import VlmForConditionalGeneration
 from model.commands import ConversionError, first_line, need_new, run_command, whole
 from model.convert import load_directory
+from model.modeling import VlmForConditionalGeneration
 
 EXPORTABLE = ("linear", "mlp")
 

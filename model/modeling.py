@@ -6,7 +6,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionModel, LlamaForCausalLM, LlavaForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    CLIPVisionModel,
+    LlamaForCausalLM,
+    LlavaForConditionalGeneration,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 
@@ -66,6 +72,10 @@ class VlmForConditionalGeneration(LlavaForConditionalGeneration):
         outputs = self.model(input_ids=input_ids, pixel_values=pixel_values, use_cache=False, **kwargs)
         loss, logits = target_loss(outputs.last_hidden_state, labels, self.lm_head, num_items_in_batch)
         return LlavaCausalLMOutputWithPast(loss=loss, logits=logits)
+
+
+AutoConfig.register(VlmConfig.model_type, VlmConfig)
+AutoModelForImageTextToText.register(VlmConfig, VlmForConditionalGeneration)
 
 
 def target_loss(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from model.configuration import VlmConfig, ldpv2_grid
+from model.configuration import VlmConfig
+from model.grids import ldpv2_grid
 
 
 def build_projector(config: VlmConfig) -> nn.Module:

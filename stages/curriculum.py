@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from model.configuration import image_tokens
+from model.grids import image_tokens
 from stages.common.chat import IMAGE, Encoder, before_text, load_tokenizer
 from stages.common.errors import InputError, run_stage
 from stages.common.files import whole_folder, write_json

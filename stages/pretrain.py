@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import torch
 from tqdm import tqdm
 
-from model import build_model
 from model.attention import use_packed_attention
+from model.modeling import build_model
 from stages.common.batches import plan_batches
 from stages.common.chat import IMAGE, Encoder, before_text, load_tokenizer
 from stages.common.checkpoints import checkpoint_path, epoch_saver, save_checkpoint

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from model.processing import turns_template, with_image_token
+from model.tokenization import turns_template, with_image_token
 from stages.common.chat import END, PAD, SPECIAL_TOKENS, START
 from stages.common.errors import InputError, run_stage
 from stages.common.fetched import fetched_folder

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.processing import with_image_token
+from model.tokenization import with_image_token
 from stages import curriculum
 from stages.common.chat import IGNORED, IMAGE, Encoder, before_text, frame_of
 from stages.common.errors import InputError

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,15 @@ def test_imports_run_one_way() -> None:
     for file in ROOT.glob("stages/common/*.py"):
         found = imported_files(file.relative_to(ROOT))
         assert all(f.startswith("stages/common/") or f == "model" for f in found), (file, found)
+
+
+LIGHT = ("prepare", "fetch", "tokenizer", "curriculum", "report")
+
+
+@pytest.mark.parametrize("stage", LIGHT)
+def test_stages_that_compute_nothing_with_torch_do_not_wait_for_it(stage: str) -> None:
+    """Importing it takes longer than some of these stages do."""
+    entry = module_file(f"stages.{stage}")
+    name = ".".join(entry.with_suffix("").parts)
+    code = f"import sys, {name}; sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.processing import with_image_token
+from model.tokenization import with_image_token
 from stages.common.errors import InputError
 from stages.common.fetched import fetched_file, fetched_folder
 from stages.common.params import Params, load_params

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from model import VlmForConditionalGeneration
+from model.modeling import VlmForConditionalGeneration
 from model.processing import build_processor
 from stages.common.files import need_model, whole_folder
 from stages.common.params import TokenLoopParams

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from model import VlmForConditionalGeneration
 from model.attention import packed_attention_in
+from model.modeling import VlmForConditionalGeneration
 from stages.common.batches import plan_batches
 from stages.common.chat import IGNORED, IMAGE, Encoder
 from stages.common.features import Pictures

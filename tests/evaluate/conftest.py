@@ -10,7 +10,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from model.configuration import VlmConfig
 from model.modeling import VlmForConditionalGeneration
-from model.processing import with_image_token
+from model.tokenization import with_image_token
 from stages.evaluate.answers import Answerer
 
 TOKENIZER = with_image_token(Path(__file__).parents[1] / "model/fixtures/tokenizer")

@@ -21,8 +21,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from model import VlmForConditionalGeneration, convert
+from model import convert
 from model.commands import ConversionError
+from model.modeling import VlmForConditionalGeneration
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = Path(__file__).parent / "fixtures"

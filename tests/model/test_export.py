@@ -16,9 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from model import VlmForConditionalGeneration, export
+from model import export
 from model.convert import convert, set_special_tokens
-from model.processing import build_processor, with_image_token
+from model.modeling import VlmForConditionalGeneration
+from model.processing import build_processor
+from model.tokenization import with_image_token
 from tests.model.asking import asked
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPVisionConfig, LlamaConfig
 
-import model  # noqa: F401  (registers the Auto classes)
-from model.configuration import PROJECTORS, VlmConfig
+from model.configuration import VlmConfig
+from model.grids import PROJECTORS
 from model.modeling import VlmForConditionalGeneration, count_parameters
-from model.processing import with_image_token
 from model.projectors import LDPProjector, LDPv2Projector
+from model.tokenization import with_image_token
 from stages.common.checkpoints import save_checkpoint
 from stages.common.features import CachedFeatures
 from stages.evaluate.answers import Answerer, Question

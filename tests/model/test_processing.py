@@ -12,8 +12,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoProcessor, AutoTokenizer, CLIPVisionConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from model.commands import ConversionError
-from model.configuration import PROJECTORS, VlmConfig
-from model.processing import IMAGE, build_processor, with_image_token
+from model.configuration import VlmConfig
+from model.grids import PROJECTORS
+from model.processing import build_processor
+from model.tokenization import IMAGE, with_image_token
 
 TOKENIZER = Path(__file__).parent / "fixtures/tokenizer"
 PUBLIC = Path(__file__).parents[3] / "shared/upstream/tokenizer"
