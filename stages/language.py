@@ -28,7 +28,7 @@ from stages.common.chat import END, IMAGE, PAD, START, Encoder, before_text, loa
 from stages.common.errors import InputError, run_stage
 from stages.common.fetched import fetched_file
 from stages.common.files import whole_folder
-from stages.common.launch import spread
+from stages.common.launch import is_first, spread
 from stages.common.packing import PackCollate, SampleDataset, check_positions
 from stages.common.params import LanguageParams, Params, load_params
 from stages.common.paths import LANGUAGE, SHARDS, TOKENIZER
@@ -183,6 +183,8 @@ def main() -> None:
     torch.manual_seed(params.seed)
     if params.language.source == "train":
         train_language_model(params, tokenizer, encoder)
+        return
+    if not is_first():
         return
     if params.language.source == "fetch":
         model = fetched_language_model(tokenizer)

@@ -13,11 +13,13 @@ take apart. OpenAI's CLIP gets local content from 400 million pictures; a run of
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
@@ -27,6 +29,7 @@ from stages.common.chat import Encoder, load_tokenizer
 from stages.common.errors import InputError, run_stage
 from stages.common.fetched import fetched_folder
 from stages.common.files import whole_folder
+from stages.common.launch import is_first, rank_of, spread
 from stages.common.params import Params, load_params
 from stages.common.paths import SHARDS, TOKENIZER, VISION
 from stages.common.pictures import image_processor, pixel_values
@@ -78,6 +81,8 @@ def build_clip(params: Params, vocab_size: int) -> CLIPModel:
 
 class SceneDataset(Dataset):
     """Rows of the train split: picture bytes, truth and captions; pictures are decoded when asked for."""
+
+    whole_batches = True  # every process needs all texts of a batch, for all pictures to be compared with
 
     def __init__(self, scenes: int) -> None:
         self.rows = [
@@ -138,39 +143,58 @@ class ContrastiveCollate:
 
     The last ``recolour_share`` of a batch's pictures comes in false colours. They have no captions, and of their
     objects only the names are asked: what a thing is called does not hang on the colours it was seen in.
+
+    Of several processes each gets all texts and phrases of the batch, but pictures and regions of its share alone.
     """
 
-    def __init__(self, encoder: Encoder, image_size: int, grid: int, recolour_share: float, seed: int) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        image_size: int,
+        grid: int,
+        recolour_share: float,
+        seed: int,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
         self._encoder, self._image_size, self._grid = encoder, image_size, grid
         self._recolour_share, self._seed = recolour_share, seed
+        self._process, self._processes = process, processes
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         rng = random.Random(f"{self._seed}/{rows[0]['scene'].id}/{rows[-1]['scene'].id}")
         true_colours = len(rows) - int(self._recolour_share * len(rows))
-        pixels = pixel_values([row["image"] for row in rows], self._image_size)
+        shares = [len(part) for part in np.array_split(np.arange(len(rows)), self._processes)]
+        first = sum(shares[: self._process])
+        own = range(first, first + shares[self._process])
+        pixels = pixel_values([rows[number]["image"] for number in own], self._image_size)
         phrases: dict[tuple[Aspect, Key], int] = {}
         targets, weights, owners, regions = [], [], [], 0
         for number, row in enumerate(rows):
             if number >= true_colours:
-                pixels[number] = recolour(pixels[number], rng)
+                shown = pixels[number - first] if number in own else torch.zeros(3, 1, 1)
+                shown.copy_(recolour(shown, rng))
             for region in regions_of(row["scene"], self._grid):
                 asked = list(region.phrases.items())
                 if number >= true_colours:
                     asked = asked[:1] if "colour" in region.phrases else []
                 regions += bool(asked)
                 for phrase in asked:
-                    targets.append(phrases.setdefault(phrase, len(phrases)))
-                    weights.append(region.weights)
-                    owners.append(number)
+                    target = phrases.setdefault(phrase, len(phrases))
+                    if number in own:
+                        targets.append(target)
+                        weights.append(region.weights)
+                        owners.append(number - first)
         return {
             "pixel_values": pixels,
             "caption_ids": self._texts([rng.choice(row["captions"]) for row in rows[:true_colours]]),
             "phrase_ids": self._texts([rng.choice(phrase_words(*phrase)) for phrase in phrases]),
             "phrase_aspects": torch.tensor([ASPECTS.index(aspect) for aspect, _ in phrases]),
+            "shares": torch.tensor(shares),
             "regions": torch.tensor(regions),
-            "pair_weights": torch.from_numpy(np.stack(weights)),
-            "pair_owners": torch.tensor(owners),
-            "pair_targets": torch.tensor(targets),
+            "pair_weights": torch.from_numpy(np.array(weights, np.float32).reshape(-1, self._grid**2)),
+            "pair_owners": torch.tensor(owners, dtype=torch.long),
+            "pair_targets": torch.tensor(targets, dtype=torch.long),
         }
 
     def _texts(self, texts: list[str]) -> Tensor:
@@ -183,11 +207,13 @@ def contrastive_loss(model: CLIPModel, batch: dict[str, Tensor], region_weight: 
     """Image-text plus ``region_weight`` x region-text cross-entropy.
 
     The latter is a sum over a region's phrases and a mean over the batch's regions. Each patch chooses among the
-    phrases of one aspect; a region's patches count by how much of them it covers.
+    phrases of one aspect; a region's patches count by how much of them it covers. ``shares`` of the batch's pictures
+    are with as many processes, whose mean loss is the batch's.
     """
     seen = model.get_image_features(pixel_values=batch["pixel_values"])
     captions = _text_features(model, batch["caption_ids"])  # [B', D]
-    images = nn.functional.normalize(seen.pooler_output[: len(captions)].float(), dim=-1)  # [B', D]
+    pooled = _gathered(seen.pooler_output.float(), batch["shares"].tolist())  # [B, D]
+    images = nn.functional.normalize(pooled[: len(captions)], dim=-1)  # [B', D]
     scale = model.logit_scale.exp().clamp(max=100)
     logits = scale * images @ captions.T
     diagonal = torch.arange(len(logits), device=logits.device)
@@ -199,8 +225,18 @@ def contrastive_loss(model: CLIPModel, batch: dict[str, Tensor], region_weight: 
         aspects, owners, targets = batch["phrase_aspects"], batch["pair_owners"], batch["pair_targets"]
         totals = torch.stack([logits[..., aspects == aspect].logsumexp(-1) for aspect in range(len(ASPECTS))])
         log_likelihood = logits[owners, :, targets] - totals[aspects[targets], owners]  # [R, P]
-        loss = loss - region_weight * (batch["pair_weights"] * log_likelihood).sum() / batch["regions"]
+        own = (batch["pair_weights"] * log_likelihood).sum() / batch["regions"]
+        loss = loss - region_weight * len(batch["shares"]) * own
     return loss
+
+
+def _gathered(own: Tensor, shares: Sequence[int]) -> Tensor:
+    """[B, D] of all processes, from each one's share of them; gradients go back to where they belong."""
+    if len(shares) == 1:
+        return own
+    filled = nn.functional.pad(own, (0, 0, 0, max(shares) - len(own)))  # alike, or they cannot be gathered
+    parts = torch.distributed.nn.functional.all_gather(filled)
+    return torch.cat([part[:share] for part, share in zip(parts, shares, strict=True)])
 
 
 def _text_features(model: CLIPModel, ids: Tensor) -> Tensor:
@@ -241,12 +277,12 @@ def fetched_clip(params: Params) -> CLIPVisionModel:
 
 def main() -> None:
     params = load_params()
-    if params.vision.source == "fetch":
+    if params.vision.source == "train":
+        train_clip(params)
+    elif is_first():
         save_clip(fetched_clip(params), params.data.image_size)
         write_loss_log("vision", [])
         print("vision: fetched, not trained here")
-    else:
-        train_clip(params)
 
 
 def train_clip(params: Params) -> None:
@@ -254,12 +290,17 @@ def train_clip(params: Params) -> None:
     dataset = SceneDataset(params.vision.scenes)
     torch.manual_seed(params.seed)
     model = build_clip(params, len(tokenizer))
+    if not torch.cuda.is_available():
+        # Sequences are short: on a CPU the fused attention's backward pass takes longer than plain products.
+        model.set_attn_implementation("eager")
     grid = params.data.image_size // params.vision.patch_size
     train(
         "vision",
         model,
         dataset,
-        ContrastiveCollate(Encoder(tokenizer), params.data.image_size, grid, params.vision.recolour_share, params.seed),
+        ContrastiveCollate(
+            Encoder(tokenizer), params.data.image_size, grid, params.vision.recolour_share, params.seed, *rank_of()
+        ),
         vision_plan(len(dataset), params),
         params.vision,
         params,
@@ -270,4 +311,4 @@ def train_clip(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(spread(main, "stages.vision"))

@@ -116,6 +116,37 @@ def test_the_loss_is_what_it_says(rows: list[dict], encoder: Encoder, params: Pa
     assert found.item() == pytest.approx(expected.item() / regions, rel=1e-4)
 
 
+@pytest.mark.parametrize("processes", [2, 5])
+def test_processes_together_have_the_loss_and_gradients_of_one(
+    rows: list[dict], encoder: Encoder, params: Params, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shares of twelve pictures, with false colours in the last; gathering is done here, in one process."""
+    torch.manual_seed(0)
+    model: CLIPModel = build_clip(params, 700).eval()
+
+    def collate(*own: int) -> dict[str, torch.Tensor]:
+        return ContrastiveCollate(encoder, params.data.image_size, GRID, 0.25, 1, *own)(rows)
+
+    def gradients(loss: torch.Tensor) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        loss.backward()
+        return {name: part.grad.clone() for name, part in model.named_parameters() if part.grad is not None}
+
+    whole = contrastive_loss(model, collate(), 1.0)
+    expected = gradients(whole)
+    batches = [collate(process, processes) for process in range(processes)]
+    pooled = [model.get_image_features(pixel_values=batch["pixel_values"]).pooler_output for batch in batches]
+    filled = max(map(len, pooled))
+    gathered = [torch.nn.functional.pad(part, (0, 0, 0, filled - len(part))) for part in pooled]
+    monkeypatch.setattr("torch.distributed.nn.functional.all_gather", lambda own: gathered)
+    losses = [contrastive_loss(model, batch, 1.0) for batch in batches]
+    found = gradients(sum(losses) / processes)
+    assert sum(losses).item() / processes == pytest.approx(whole.item(), rel=1e-5)
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        assert (gradient - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-6, name
+
+
 def test_phrases_are_the_worlds_words() -> None:
     assert phrase_words("name", "dog") == ("小狗", "狗")
     assert phrase_words("name", "seaside") == ("海边", "沙滩上")

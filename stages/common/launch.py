@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from stages import VISIBLE_GPUS
 from stages.common.errors import InputError
 from stages.common.params import Params, load_params
 
+_LAUNCHED = "VLM_CURRICULUM_LAUNCHED"  # accelerate starts a single process without a number
+
 
 def spread(main: Callable[[], object], module: str) -> Callable[[], object]:
     """``main`` of the stage ``module``, in as many processes as train.processes says.
@@ -22,7 +25,7 @@ def spread(main: Callable[[], object], module: str) -> Callable[[], object]:
     """
 
     def launch() -> None:
-        if is_rank():
+        if is_rank() or _LAUNCHED in os.environ:
             _report_errors(main)
             return
         params = load_params()
@@ -87,6 +90,7 @@ def _launch(params: Params, module: str, arguments: list[str]) -> None:
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # a failed process has said what is wrong
     processes, config = params.train.processes, params.train.accelerate_config
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ[_LAUNCHED] = "1"
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     if VISIBLE_GPUS is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = VISIBLE_GPUS
@@ -112,5 +116,7 @@ def _launch(params: Params, module: str, arguments: list[str]) -> None:
         if failure.exitcode == 2 and isinstance(failure.message, dict):
             raise InputError(failure.message["message"]) from None
         sys.exit(failure.exitcode if failure.exitcode > 0 else 1)
+    except subprocess.CalledProcessError as error:  # of accelerate's, where there is one process
+        sys.exit(error.returncode if error.returncode > 0 else 1)
     except SignalException:
         raise KeyboardInterrupt from None

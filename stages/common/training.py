@@ -59,7 +59,7 @@ class PlannedTrainer(Trainer):
         # Cached features are read faster than a process is asked; pictures have to be decoded.
         workers = min(os.cpu_count() or 1, 8) if getattr(self.train_dataset, "decodes", False) else 0
         plan, processes = self._plan, self.accelerator.num_processes
-        if processes > 1:
+        if processes > 1 and not getattr(self.train_dataset, "whole_batches", False):
             plan = plan.part(self.train_dataset.lengths, self.accelerator.process_index, processes)
         loader = DataLoader(
             self.train_dataset,

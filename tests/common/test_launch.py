@@ -172,6 +172,17 @@ def test_a_process_that_dies_ends_them_all(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_config_file_of_accelerate_s_is_followed(alone: Path, tmp_path: Path) -> None:
+    """One that asks for one process; and bad input has its code there, too."""
+    config = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "NO", "use_cpu": True, "num_processes": 1}
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    code, _, err = run(tmp_path, 1, accelerate_config="one.yaml")
+    assert code == 0, err
+    assert_alike(tmp_path, alone)
+    code, _, err = run(tmp_path, 1, "input", accelerate_config="one.yaml")
+    assert code == 2 and err.count("error: data.txt: row 3 is empty; fill it") == 1
+
+
 def test_a_config_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     code, _, err = run(tmp_path, 2, accelerate_config="fsdp.yaml")
     assert code == 2

@@ -1,0 +1,249 @@
+"""What training costs as work grows: ``python -m benchmarks.scaling``.
+
+The model has 26 M parameters, as in benchmarks/training.py, and is not compiled; each figure comes from a process of
+its own. More samples: what comes before the first step (reading them, their lengths, a plan of batches), and what
+loading takes. Longer texts, and more image tokens: a step of SFT, per sample. More processes: samples of SFT per
+second at an equal global batch, the cores shared among them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks.charts import lines, save_png
+from benchmarks.material import PAD_ID, ROOT, VISION, network
+from benchmarks.training import machine
+from model.attention import use_packed_attention
+from stages.common.batches import plan_batches
+from stages.common.chat import IGNORED
+from stages.common.features import CachedFeatures
+from stages.common.launch import is_first
+from stages.common.memory import keep_memory
+from stages.common.packing import PackCollate, SampleDataset
+from stages.common.params import load_params
+from stages.common.precision import use_bf16
+from stages.common.samples import Samples
+from stages.common.training import train
+
+BUDGET = 8192  # tokens a step
+PROMPT = 20  # tokens
+IMAGE_ID = 3
+SAMPLES = (1000, 4000, 16_000, 64_000)
+TEXT = (32, 64, 128, 256, 512, 1024)  # tokens of an answer
+IMAGE_TOKENS = (49, 100, 144, 196)
+PROCESSES = (1, 2)
+STEPS = 6  # of each measurement, after two to warm up
+OUT = Path(__file__).parent
+
+Figures = dict[str, float]
+
+
+def made_up(count: int, text: Callable[[np.random.Generator], int]) -> Samples:
+    rng = np.random.default_rng(0)
+
+    def sample(number: int) -> tuple[list[int], list[int], list[int]]:
+        answer = rng.integers(10, 6000, text(rng)).tolist()
+        prompt = [1, IMAGE_ID, *rng.integers(10, 6000, PROMPT - 2).tolist()]
+        return [number], prompt + answer, [IGNORED] * PROMPT + answer
+
+    return Samples.of(map(sample, range(count)))
+
+
+def features(count: int, tokens: int, folder: Path) -> CachedFeatures:
+    """On the disk, as the pipeline has them."""
+    path = folder / "features.npy"
+    shape = (count, tokens, VISION.hidden_size)
+    array = np.lib.format.open_memmap(path, "w+", "float16", shape)
+    array[:] = np.random.default_rng(0).normal(size=shape[1:])
+    array.flush()
+    return CachedFeatures(np.load(path, mmap_mode="r"))
+
+
+def preparing(count: int) -> Figures:
+    """Reading samples, planning two epochs, and loading a hundred of their batches."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "samples.parquet"
+        made_up(count, lambda rng: int(rng.integers(60, 300))).write(path)
+        few = 200  # pictures, again and again: on the disk they would take 300 kB each
+        pictures = features(few, 196, Path(folder))
+        before = _memory()
+        started = time.perf_counter()
+        dataset = SampleDataset(Samples.read(path), _Repeated(pictures, few), 196, IMAGE_ID)
+        plan = plan_batches(dataset.lengths, BUDGET, None, 2, True, 1)
+        planned = time.perf_counter()
+        collate = PackCollate(PAD_ID, BUDGET)
+        for batch in plan.batches[:100]:
+            collate([dataset[number] for number in batch])
+        loaded = min(100, len(plan))
+        return {
+            "plan_seconds": planned - started,
+            "load_seconds_per_batch": (time.perf_counter() - planned) / loaded,
+            "memory": max(_memory() - before, 2**20),
+        }
+
+
+class _Repeated:
+    key = CachedFeatures.key
+
+    def __init__(self, pictures: CachedFeatures, count: int) -> None:
+        self._pictures, self._count = pictures, count
+
+    def __getitem__(self, numbers: Any) -> np.ndarray:
+        return self._pictures[np.asarray(numbers) % self._count]
+
+
+def _memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def stepping(text: int, image_tokens: int) -> Figures:
+    """Seconds of a step of SFT per sample, and the peak of memory."""
+    keep_memory()
+    model = network(IMAGE_ID, "sft")
+    use_packed_attention(model)
+    per_pack = max(1, BUDGET // (PROMPT - 1 + image_tokens + text))
+    with TemporaryDirectory() as folder:
+        pictures = features(per_pack, image_tokens, Path(folder))
+        dataset = SampleDataset(made_up(per_pack, lambda _: text), pictures, image_tokens, IMAGE_ID)
+        batch = PackCollate(PAD_ID, BUDGET)([dataset[number] for number in range(per_pack)])
+    optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=1e-6, fused=True)
+    seconds = []
+    for _ in range(STEPS // 2 + 1):
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16("auto")):
+            loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - started)
+    return {"seconds_per_sample": float(np.median(seconds[1:])) / per_pack, "memory": _memory()}
+
+
+def sharing(folder: Path) -> None:
+    """One of several processes, started by torchrun; the first prints the figures."""
+    params = load_params(ROOT / "params.yaml")
+    params = params.model_copy(
+        update={
+            "wandb": params.wandb.model_copy(update={"mode": "disabled"}),
+            "train": params.train.model_copy(update={"save_steps": 10**6, "compile": "never"}),
+        }
+    )
+    model = network(IMAGE_ID, "sft")
+    use_packed_attention(model)
+    count = 20 * (STEPS + 3)
+    pictures = CachedFeatures(np.load(folder / "features.npy", mmap_mode="r"))
+    dataset = SampleDataset(made_up(count, lambda _: 190), _Repeated(pictures, 20), 196, IMAGE_ID)
+    plan = plan_batches(dataset.lengths, BUDGET, None, 1, True, 1)
+    pack, times = PackCollate(PAD_ID, BUDGET // int(os.environ["WORLD_SIZE"])), []
+
+    def collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        times.append(time.perf_counter())
+        return pack(items)
+
+    train("scaling", model, dataset, collate, plan, params.sft, params, [], save=lambda *_: None)
+    if is_first():
+        per_step = (times[-1] - times[2]) / (len(times) - 3)
+        print(json.dumps({"samples_per_second": count / len(plan) / per_step, "memory": _memory()}))
+
+
+def alone(*arguments: str, launcher: tuple[str, ...] = (), **env: str) -> Figures:
+    """What this module prints when it is run in a process of its own; the last line of it."""
+    command = [sys.executable, *launcher, "-m", "benchmarks.scaling", *arguments]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **env},
+        check=True,
+        text=True,
+        capture_output=True,
+    )
+    return json.loads(next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{")))
+
+
+def together(processes: int) -> Figures:
+    with TemporaryDirectory() as folder:
+        features(20, 196, Path(folder))
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+        threads = str(max(1, (os.cpu_count() or 1) // processes))
+        return alone("processes", folder, launcher=launcher, OMP_NUM_THREADS=threads, DVC_ROOT=folder)
+
+
+def measure() -> dict[str, dict[int, Figures]]:
+    jobs: list[tuple[str, int, Callable[[], Figures]]] = [
+        *(("samples", count, partial(alone, "samples", str(count))) for count in SAMPLES),
+        *(("text", tokens, partial(alone, "step", str(tokens), "196")) for tokens in TEXT),
+        *(("image_tokens", tokens, partial(alone, "step", "128", str(tokens))) for tokens in IMAGE_TOKENS),
+        *(("processes", count, partial(together, count)) for count in PROCESSES),
+    ]
+    found: dict[str, dict[int, Figures]] = {}
+    for axis, value, job in tqdm(jobs, unit="run"):
+        found.setdefault(axis, {})[value] = job()
+    return found
+
+
+def plot(found: dict[str, dict[int, Figures]]) -> dict[str, Any]:
+    def points(axis: str, *keys: str, scale: float = 1.0) -> list[tuple[float, float, str]]:
+        return [
+            (value, figures[key] * scale, key.replace("_", " "))
+            for value, figures in found[axis].items()
+            for key in keys
+        ]
+
+    mebibyte = 2**-20
+    return lines(
+        [
+            ("More samples", "samples", "seconds", points("samples", "plan_seconds", "load_seconds_per_batch")),
+            ("More samples", "samples", "MiB", points("samples", "memory", scale=mebibyte)),
+            ("Longer texts", "tokens of an answer", "seconds per sample", points("text", "seconds_per_sample")),
+            ("Longer texts", "tokens of an answer", "MiB", points("text", "memory", scale=mebibyte)),
+            ("More image tokens", "image tokens", "seconds per sample", points("image_tokens", "seconds_per_sample")),
+            ("More processes", "processes", "samples per second", points("processes", "samples_per_second")),
+        ]
+    )
+
+
+def table(found: dict[str, dict[int, Figures]]) -> str:
+    rows = ["| axis | value | figures |", "|---|---|---|"]
+    for axis, values in found.items():
+        for value, figures in values.items():
+            told = [
+                f"memory {number / 2**20:,.0f} MiB" if key == "memory" else f"{key} {number:.4g}"
+                for key, number in figures.items()
+            ]
+            rows.append(f"| {axis.replace('_', ' ')} | {value:,} | {', '.join(told).replace('_', ' ')} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    how, *values = sys.argv[1:] or [""]
+    if how == "samples":
+        print(json.dumps(preparing(int(values[0]))))
+    elif how == "step":
+        print(json.dumps(stepping(int(values[0]), int(values[1]))))
+    elif how == "processes":
+        sharing(Path(values[0]))
+    else:
+        found = measure()
+        (OUT / "scaling.json").write_text(
+            json.dumps({"machine": machine(), **found}, indent=1) + "\n", encoding="utf-8"
+        )
+        save_png(plot(found), OUT / "scaling.png")
+        print(table(found))
+
+
+if __name__ == "__main__":
+    main()
