@@ -6,21 +6,26 @@ in: data/prepared, data/vision; params encode. out: data/features
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 from transformers import CLIPVisionModel
 
+from stages.common.disk import lack_of_room, size_in_words
 from stages.common.errors import InputError, run_stage
 from stages.common.features import features_path
-from stages.common.files import free_bytes, need_model, partial_of, whole_folder, write_text
-from stages.common.launch import is_first, own_device, rank_of, spread, wait_for_all
+from stages.common.files import need_model, partial_of, whole_folder, write_text
+from stages.common.launch import is_first, is_rank, own_device, rank_of, spread, wait_for_all
 from stages.common.memory import keep_memory
 from stages.common.params import load_params
 from stages.common.paths import FEATURES, VISION
@@ -29,78 +34,122 @@ from stages.common.precision import use_bf16
 from stages.common.shards import has_split, picture_starts, read_images
 
 SPLITS = ("pretrain", "train", "validation", "test", "fixed")
+_INSTEAD = "set encode.cache to false to run the vision encoder in every step instead, or free some space"
 
 
 @contextmanager
 def shared_folder(target: Path) -> Iterator[Path]:
     """``whole_folder`` for all processes of the stage: there when they enter, whole when all of them are done."""
     with whole_folder(target) if is_first() else nullcontext(partial_of(target)) as folder:
-        wait_for_all()
-        yield folder
-        wait_for_all()
+        try:
+            wait_for_all()
+            yield folder
+            wait_for_all()
+        except BaseException:
+            # Where one process died, the others are ended, too: that must not cut the tidying up short.
+            with undisturbed():
+                if is_first():
+                    shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
-def features_array(model: CLIPVisionModel, count: int, path: Path) -> np.memmap:
-    """[pictures, P, D] float16 on the disk; the first process makes it."""
-    if is_first():
-        open_memmap(path, "w+", "float16", (count, _patches(model), model.config.hidden_size)).flush()
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Signals that would end the process are dropped."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def from_first(value: Any) -> Any:
+    """What the first process has here, in every process."""
     wait_for_all()
-    return open_memmap(path, "r+")
+    if not is_rank():
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0]
+
+
+def create_arrays(shapes: Mapping[str, tuple[int, int, int]], folder: Path) -> str | None:
+    """Empty files for the features of every split; one sentence, if the disk is full before they have their size.
+
+    Without blocks of their own they would be full of holes, and a full disk would kill the process that fills them.
+    """
+    for split, shape in shapes.items():
+        path = features_path(split, folder)
+        try:
+            open_memmap(path, "w+", "float16", shape).flush()
+            if hasattr(os, "posix_fallocate"):
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            return f"{FEATURES} cannot be made whole: {error.strerror}"
+    return None
 
 
 @torch.inference_mode()
-def write_features(model: CLIPVisionModel, split: str, count: int, batch_size: int, bf16: bool, path: Path) -> None:
+def write_features(model: CLIPVisionModel, split: str, batch_size: int, bf16: bool, path: Path) -> None:
     """The last hidden state before the post layer norm, without the class token.
 
     Processes take batches in turn, which are the same ones however many they are.
     """
-    array = features_array(model, count, path)
+    array = open_memmap(path, "r+")
     rank, processes = rank_of()
     images = read_images(split)
     batches = enumerate(iter(lambda: list(islice(images, batch_size)), []))
-    with tqdm(total=count, unit="picture", desc=f"encode {split}", disable=not is_first()) as bar:
+    with tqdm(total=len(array), unit=" pictures", desc=f"encode {split}", disable=not is_first()) as bar:
         for number, batch in batches:
             if number % processes == rank:
+                pixels = pixel_values(batch, model.config.image_size, torch.get_num_threads()).to(model.device)
                 with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-                    pixels = pixel_values(batch, model.config.image_size).to(model.device)
                     seen = model(pixel_values=pixels).last_hidden_state
                 array[number * batch_size :][: len(batch)] = seen[:, 1:].half().cpu().numpy()
             bar.update(len(batch))
     array.flush()
 
 
-def _patches(model: CLIPVisionModel) -> int:
-    return (model.config.image_size // model.config.patch_size) ** 2
-
-
 def main() -> None:
     params = load_params()
     if not params.encode.cache:
         with shared_folder(FEATURES) as folder:
-            write_text(folder / "README.md", "encode.cache is off: pictures are encoded in every step instead.\n")
+            if is_first():
+                write_text(folder / "README.md", "encode.cache is off: pictures are encoded in every step instead.\n")
         return
     need_model(VISION, "vision")
     keep_memory()
     model = CLIPVisionModel.from_pretrained(VISION, local_files_only=True).to(own_device()).eval()
-    counts = {split: int(picture_starts(split)[-1]) for split in SPLITS if has_split(split)}
-    pictures, width = sum(counts.values()), model.config.hidden_size
-    needed = pictures * _patches(model) * width * 2
+    patches, width = (model.config.image_size // model.config.patch_size) ** 2, model.config.hidden_size
+    shapes = {split: (int(picture_starts(split)[-1]), patches, width) for split in SPLITS if has_split(split)}
+    needed = 2 * sum(count * patches * width for count, _, _ in shapes.values())
+    trouble, bf16 = None, use_bf16(params.train.precision)
     if is_first():
+        pictures = sum(count for count, _, _ in shapes.values())
         print(
-            f"encode: {pictures} pictures, {_patches(model)} x {width} numbers each, in 16 bit: {needed / 1e9:.2f} GB",
+            f"encode: {pictures:,} pictures, {patches} patches of {width} numbers in 16 bit: {size_in_words(needed)}",
             flush=True,
         )
-    if needed > free_bytes(FEATURES.parent):
-        raise InputError(
-            f"{FEATURES} needs {needed / 1e9:.1f} GB and the disk has {free_bytes(FEATURES.parent) / 1e9:.1f} GB free: "
-            "set encode.cache to false, so that pictures are encoded in every step, or lower data.train_scenes or "
-            "data.max_rows, or free some space"
-        )
-    bf16 = use_bf16(params.train.precision)
+        shutil.rmtree(partial_of(FEATURES), ignore_errors=True)  # of a run that was killed
+        trouble = lack_of_room(FEATURES, needed)
+    trouble, bf16 = from_first((trouble, bf16))  # each may have measured another number format as the faster one
+    if trouble is not None:
+        raise InputError(f"{trouble}: {_INSTEAD}")
     with shared_folder(FEATURES) as folder:
-        for split, count in counts.items():
-            write_features(model, split, count, params.encode.batch_size, bf16, features_path(split, folder))
+        trouble = from_first(create_arrays(shapes, folder) if is_first() else None)
+        if trouble is not None:
+            raise InputError(f"{trouble}: {_INSTEAD}")
+        for split in shapes:
+            write_features(model, split, params.encode.batch_size, bf16, features_path(split, folder))
+
+
+def end_cleanly() -> None:
+    """Ended from outside, or because another process died, the stage leaves no half-made features behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 if __name__ == "__main__":
+    end_cleanly()
     run_stage(spread(main, "stages.encode"))
