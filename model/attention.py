@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 PACKED = "packed"
-_BLOCK = 208  # queries at a time, at most
+_BLOCK = 96  # queries at a time, at most
 # Samples are rounded up to a multiple of this: every new shape of a matrix product costs a compiled kernel on a CPU,
 # and those of one shape are multiplied together.
 _ROUNDING = 16
-_TOGETHER = 2**20  # but no more than this many scores of a head, or they do not stay in the processor's cache
+_TOGETHER = 2**19  # but no more than this many scores of a head, or they do not stay in the processor's cache
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
