@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -75,28 +76,29 @@ if __name__ == "__main__":
 """
 
 
-def start(
-    folder: Path, processes: int, trouble: str = "", wait: float = 0.0, gpus: str | None = None, **train: object
-) -> subprocess.Popen[str]:
+def prepare(folder: Path, processes: int, **train: object) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "tiny_stage.py").write_text(STAGE, encoding="utf-8")
     params = yaml.safe_load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"))
     params["wandb"]["mode"] = "disabled"
     params["train"] |= {"processes": processes, "save_steps": 10, "logging_steps": 2, "precision": "fp32"} | train
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def launched(command: list[str], folder: Path, gpus: str | None = None) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(folder)}
     env.pop("CUDA_VISIBLE_DEVICES", None)
     if gpus is not None:
         env["CUDA_VISIBLE_DEVICES"] = gpus
-    return subprocess.Popen(
-        [sys.executable, "-m", "tiny_stage", trouble, str(wait)],
-        cwd=folder,
-        env=env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=pipe, stderr=pipe, start_new_session=True)
+
+
+def start(
+    folder: Path, processes: int, trouble: str = "", wait: float = 0.0, gpus: str | None = None, **train: object
+) -> subprocess.Popen[str]:
+    prepare(folder, processes, **train)
+    return launched([sys.executable, "-m", "tiny_stage", trouble, str(wait)], folder, gpus)
 
 
 def run(folder: Path, processes: int, trouble: str = "", **options: object) -> tuple[int, str, str]:
@@ -157,6 +159,21 @@ def test_interrupted_they_go_on_from_where_they_were(alone: Path, tmp_path: Path
     assert code == 0, err
     assert out.count("resuming from step") == 1
     assert_same_weights(tmp_path, alone)
+
+
+def test_two_machines_as_the_readme_has_it(alone: Path, tmp_path: Path) -> None:
+    """Two torchruns that find each other, in one folder."""
+    prepare(tmp_path, 1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *rendezvous]
+    machines = [launched([*command, "-m", "tiny_stage", "", "0"], tmp_path) for _ in range(2)]
+    outputs = [machine.communicate(timeout=120) for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], outputs
+    assert "".join(out for out, _ in outputs).count("tiny: ") == 1
+    assert_alike(tmp_path, alone)
 
 
 def test_bad_input_is_told_once(tmp_path: Path) -> None:
