@@ -24,10 +24,11 @@ def _panel(title: str, rows: Sequence[Bar], scale: str, series: Sequence[str]) -
         "xOffset": {"field": "series", "sort": list(series)},
     }
     axis = {"field": "value", "type": "quantitative", "title": title}
+    floor = min(row[3] for row in rows) / 2
     if scale == "log":
-        axis |= {"scale": {"type": "log", "domainMin": min(row[3] for row in rows) / 2}}
+        axis["scale"] = {"type": "log", "nice": False, "domain": [floor, 2 * max(row[4] for row in rows)]}
     colour = {"field": "series", "sort": list(series), "scale": {"range": _COLOURS}, "title": None}
-    low = {"y2": {"datum": min(row[3] for row in rows) / 2}} if scale == "log" else {}
+    low = {"y2": {"datum": floor}} if scale == "log" else {}
     text = "format(datum.value, datum.value < 1 ? '.2f' : '.1f')"
     return {
         "width": 300,
