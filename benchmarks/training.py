@@ -118,6 +118,7 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
 def summary(found: dict[str, Any]) -> list[dict[str, Any]]:
     """A row per task and contender: (median, least, most) of each figure; ratios within each round."""
     rows = []
+    peak = median(run["peak"]["bf16"] for run in found["rounds"])
     for task in TASKS:
         by_name = {
             name: [row for row in found["rounds"] if (row["task"], row["contender"]) == (task, name)]
@@ -130,7 +131,7 @@ def summary(found: dict[str, Any]) -> list[dict[str, Any]]:
                 "contender": name,
                 "samples_per_second": spread([1 / each for each in seconds]),
                 "target_tokens_per_second": spread([run["target_tokens"] / run["seconds"] for run in runs]),
-                "share_of_peak": spread([run["operations"] / run["seconds"] / run["peak"]["bf16"] for run in runs]),
+                "share_of_peak": spread([run["operations"] / run["seconds"] / peak for run in runs]),
                 "peak_memory": max(run["peak_memory"] for run in runs),
                 "samples_measured": sum(run["samples"] for run in runs),
             }
