@@ -21,6 +21,7 @@ from stages.common.chat import load_tokenizer
 from stages.common.checkpoints import epoch_checkpoints, load_checkpoint
 from stages.common.errors import InputError, run_stage
 from stages.common.files import whole_folder, write_json, write_text
+from stages.common.memory import keep_memory
 from stages.common.params import Params, load_params
 from stages.common.paths import EVALUATIONS
 from stages.common.shards import read_rows
@@ -73,6 +74,7 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in names:
         raise InputError(f"usage: python -m stages.evaluate CHECKPOINT, one of {', '.join(names)}")
     name = sys.argv[1]
+    keep_memory()
     with whole_folder(EVALUATIONS / name) as folder:
         for epoch in epoch_checkpoints(name):
             evaluate(epoch, params, folder / epoch.removeprefix(f"{name}/"))
