@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from numpy.lib.format import open_memmap
@@ -25,7 +24,7 @@ from stages.common.disk import lack_of_room, size_in_words
 from stages.common.errors import InputError, run_stage
 from stages.common.features import features_path
 from stages.common.files import need_model, partial_of, whole_folder, write_text
-from stages.common.launch import is_first, is_rank, own_device, rank_of, spread, wait_for_all
+from stages.common.launch import from_first, is_first, own_device, rank_of, spread, wait_for_all
 from stages.common.memory import keep_memory
 from stages.common.params import load_params
 from stages.common.paths import FEATURES, VISION
@@ -62,16 +61,6 @@ def undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def from_first(value: Any) -> Any:
-    """What the first process has here, in every process."""
-    wait_for_all()
-    if not is_rank():
-        return value
-    from accelerate.utils import broadcast_object_list
-
-    return broadcast_object_list([value])[0]
 
 
 def create_arrays(shapes: Mapping[str, tuple[int, int, int]], folder: Path) -> str | None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from stages import VISIBLE_GPUS
 from stages.common.errors import InputError
@@ -63,6 +64,16 @@ def wait_for_all() -> None:
         from accelerate import PartialState
 
         PartialState(cpu=own_device() == "cpu").wait_for_everyone()
+
+
+def from_first(value: Any) -> Any:
+    """What the first process has here, in every process."""
+    if not is_rank():
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    wait_for_all()
+    return broadcast_object_list([value])[0]
 
 
 def _report_errors(main: Callable[[], object]) -> None:

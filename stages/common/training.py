@@ -27,7 +27,7 @@ from stages.common.batches import BatchPlan
 from stages.common.compilation import compile_decoder, pays
 from stages.common.errors import InputError
 from stages.common.files import write_text
-from stages.common.launch import is_first
+from stages.common.launch import from_first, is_first
 from stages.common.memory import keep_memory
 from stages.common.params import LoopParams, Params
 from stages.common.paths import LOSS_LOGS, RESUME_ROOT
@@ -222,7 +222,7 @@ def train(
     set_seed(params.seed)
     transformers_logging.set_verbosity_warning()
     keep_memory()
-    bf16 = use_bf16(params.train.precision)
+    bf16 = from_first(use_bf16(params.train.precision))  # each may have measured another one as the faster
     tokens = loop.epochs * sum(getattr(dataset, "lengths", ()))  # pictures alone: none, and nothing to gain
     compiled = tokens > 0 and pays(params.train.compile, model, tokens)
     if compiled:
