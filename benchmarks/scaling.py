@@ -33,7 +33,7 @@ from stages.common.chat import IGNORED
 from stages.common.features import CachedFeatures
 from stages.common.launch import is_first
 from stages.common.memory import keep_memory
-from stages.common.packing import PackCollate, SampleDataset
+from stages.common.packing import PackCollate, SampleDataset, pack_length
 from stages.common.params import load_params
 from stages.common.precision import use_bf16
 from stages.common.samples import Samples
@@ -148,7 +148,7 @@ def sharing(folder: Path) -> None:
     pictures = CachedFeatures(np.load(folder / "features.npy", mmap_mode="r"))
     dataset = SampleDataset(made_up(count, lambda _: 190), _Repeated(pictures, 20), 196, IMAGE_ID)
     plan = plan_batches(dataset.lengths, BUDGET, None, 1, True, 1)
-    pack, times = PackCollate(PAD_ID, BUDGET // int(os.environ["WORLD_SIZE"])), []
+    pack, times = PackCollate(PAD_ID, pack_length(BUDGET)), []
 
     def collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         times.append(time.perf_counter())

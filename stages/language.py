@@ -29,7 +29,7 @@ from stages.common.errors import InputError, run_stage
 from stages.common.fetched import fetched_file
 from stages.common.files import whole_folder
 from stages.common.launch import is_first, spread
-from stages.common.packing import PackCollate, SampleDataset, check_positions
+from stages.common.packing import PackCollate, SampleDataset, check_positions, pack_length
 from stages.common.params import LanguageParams, Params, load_params
 from stages.common.paths import LANGUAGE, SHARDS, TOKENIZER
 from stages.common.regions import box_weights
@@ -93,7 +93,7 @@ class PlaceCollate(PackCollate):
     """Adds what the places hold: ``words`` [U, W], the batch's different ones and some empty ones, filled up with -1,
     and ``places`` [S, P], which of them each place holds."""
 
-    def __init__(self, pad_id: int, length: int, encoder: Encoder) -> None:
+    def __init__(self, pad_id: int, length: int | None, encoder: Encoder) -> None:
         super().__init__(pad_id, length)
         self._encoder = encoder
 
@@ -207,7 +207,7 @@ def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, enc
         "language",
         model,
         dataset,
-        PlaceCollate(tokenizer.pad_token_id, params.language.batch_tokens, encoder),
+        PlaceCollate(tokenizer.pad_token_id, pack_length(params.language.batch_tokens), encoder),
         plan_batches(dataset.lengths, params.language.batch_tokens, None, params.language.epochs, True, params.seed),
         params.language,
         params,

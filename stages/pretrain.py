@@ -21,7 +21,7 @@ from stages.common.errors import InputError, run_stage
 from stages.common.features import load_pictures
 from stages.common.files import need_model
 from stages.common.launch import spread
-from stages.common.packing import PackCollate, SampleDataset, check_positions
+from stages.common.packing import PackCollate, SampleDataset, check_positions, pack_length
 from stages.common.params import PretrainParams, load_params
 from stages.common.paths import FEATURES, LANGUAGE, SHARDS, TOKENIZER, VISION
 from stages.common.samples import Sample, Samples, count_targets, cut
@@ -89,7 +89,7 @@ def main() -> None:
         CHECKPOINT,
         model,
         dataset,
-        PackCollate(tokenizer.pad_token_id, loop.batch_tokens),
+        PackCollate(tokenizer.pad_token_id, pack_length(loop.batch_tokens)),
         plan_batches(dataset.lengths, loop.batch_tokens, loop.batch_size, loop.epochs, loop.shuffle, params.seed),
         loop,
         params,

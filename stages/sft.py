@@ -15,7 +15,7 @@ from stages.common.checkpoints import checkpoint_path, epoch_saver, load_checkpo
 from stages.common.errors import InputError, run_stage
 from stages.common.features import load_pictures
 from stages.common.launch import spread
-from stages.common.packing import PackCollate, SampleDataset, check_positions
+from stages.common.packing import PackCollate, SampleDataset, check_positions, pack_length
 from stages.common.params import load_params
 from stages.common.paths import FEATURES, PHASES, SHARDS
 from stages.common.samples import Samples
@@ -43,7 +43,7 @@ def main() -> None:
         name,
         model,
         dataset,
-        PackCollate(tokenizer.pad_token_id, loop.batch_tokens),
+        PackCollate(tokenizer.pad_token_id, pack_length(loop.batch_tokens)),
         plan_batches(
             dataset.lengths, loop.batch_tokens, loop.batch_size, loop.epochs, loop.shuffled(phase), params.seed
         ),

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from stages.common.chat import IGNORED
 from stages.common.errors import InputError
 from stages.common.features import Pictures
+from stages.common.launch import rank_of
 from stages.common.samples import Sample
 
 _FREE = 16  # positions behind the last sample; packed attention needs one
@@ -61,6 +62,11 @@ def check_positions(dataset: SampleDataset, positions: int) -> None:
             f"params.yaml: language.max_position_embeddings: a sample takes {longest} positions, image tokens "
             f"included, and the decoder has {positions}; raise it"
         )
+
+
+def pack_length(batch_tokens: int | None) -> int | None:
+    """Of a batch's tokens, those that each of the processes takes."""
+    return None if batch_tokens is None else -(-batch_tokens // rank_of()[1])
 
 
 class PackCollate:

@@ -31,7 +31,7 @@ from stages.common.batches import plan_batches
 from stages.common.errors import InputError, run_stage
 from stages.common.features import CachedFeatures
 from stages.common.launch import spread
-from stages.common.packing import PackCollate, SampleDataset
+from stages.common.packing import PackCollate, SampleDataset, pack_length
 from stages.common.params import load_params
 from stages.common.training import train
 
@@ -68,7 +68,7 @@ def main():
     plan = plan_batches(dataset.lengths, 64, None, 2, True, 1)
     use_packed_attention(model)
     loop = params.sft.model_copy(update={"batch_tokens": 64})
-    train("tiny", model, dataset, PackCollate(0, 64), plan, loop, params, [],
+    train("tiny", model, dataset, PackCollate(0, pack_length(64)), plan, loop, params, [],
         lambda epochs, weights: model.save_pretrained("out", state_dict=weights))
 
 if __name__ == "__main__":
