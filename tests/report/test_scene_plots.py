@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -59,7 +60,7 @@ def test_what_xml_cannot_hold_does_not_break_the_drawing(inputs):
 def test_a_picture_without_truth_and_with_any_name_has_a_drawing(inputs):
     run = load_run(inputs.params, inputs.root)
     photographs = tuple(picture._replace(scene=None) for picture in run.pictures)
-    drawn = scene_plots(type(run)(run.params, run.checkpoints, photographs, run.story))
+    drawn = scene_plots(replace(run, pictures=photographs))
     assert 'href="data:image/jpeg;base64,' in drawn["01-dog.svg"]
     for svg in drawn.values():
         ElementTree.fromstring(svg)

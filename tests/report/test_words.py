@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from stages.report.comparison import comparisons
@@ -187,7 +189,7 @@ FOUND = Plateau(1000, 10, 0.25, 800, 1200, 1.2, 0.1, 0.05, 0.15)
 
 def told(inputs, stories: dict[str, Story]) -> Finding | None:
     run = run_of(inputs)
-    return training_loss(Run(run.params, run.checkpoints, run.pictures, stories))
+    return training_loss(replace(run, story=stories))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +258,7 @@ def test_other_runs_do_not_blur_what_the_same_samples_say(inputs):
     inputs.raw["sft"]["phases"]["order"] = inputs.raw["sft"]["phases"]["short"] | {"shuffle": False}
     stories = {"sft-short": Story(None, (NOT,), True), "sft-long": Story(None, (UP,), True)}
     stories["sft-order"] = Story(None, (UP,), False)
-    found = training_loss(Run(inputs.params, run.checkpoints, run.pictures, stories))
+    found = training_loss(replace(run, params=inputs.params, story=stories))
     assert found.headline == "The loss jumps up where an epoch ends in the order of the file, and not in a new order"
     assert "sft-order has the samples of sft-short, in the order of the file." in found.statements[1].claim
     assert [row.cells[:2] for row in found.statements[1].rows] == [
