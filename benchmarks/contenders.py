@@ -26,8 +26,9 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, Trainer, Tr
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from benchmarks import flops
-from benchmarks.material import DECODER, IMAGE_TOKENS, PAD_ID, VISION, Material, Task, config, freeze, network
+from benchmarks.material import DECODER, IMAGE_TOKENS, PAD_ID, VISION, Material, Task, freeze, network
 from model.attention import use_packed_attention
+from model.configuration import vlm_config
 from stages.common.batches import plan_batches
 from stages.common.chat import IGNORED
 from stages.common.features import CachedFeatures, features_path
@@ -154,7 +155,7 @@ class Numbers(Dataset):
 
 
 def stock(task: Task, material: Material, pace: Pace, folder: Path) -> None:
-    own = config(material.image_id).to_dict()
+    own = vlm_config(VISION, DECODER, "linear", material.image_id).to_dict()
     model = LlavaForConditionalGeneration(LlavaConfig(**{name: own[name] for name in own if name in _OF_LLAVA}))
     freeze(model, task)
 

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from model.configuration import VlmConfig
+from model.configuration import vlm_config
 from model.modeling import VlmForConditionalGeneration
 from stages.common.chat import IMAGE, Encoder, before_text
 from stages.common.params import Params, load_params
@@ -49,7 +49,6 @@ DECODER = LlamaConfig(
     max_position_embeddings=2048,
     rope_theta=1e6,
     rms_norm_eps=1e-5,
-    tie_word_embeddings=True,
 )
 
 
@@ -109,23 +108,10 @@ def load(task: Task) -> Material:
     return Material(params, samples, images, encoder.token_id(IMAGE))
 
 
-def config(image_id: int) -> VlmConfig:
-    return VlmConfig(
-        vision_config=VISION.to_dict(),
-        text_config=DECODER.to_dict(),
-        projector="linear",
-        image_token_index=image_id,
-        image_seq_length=IMAGE_TOKENS,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=True,
-    )
-
-
 def network(image_id: int, task: Task) -> VlmForConditionalGeneration:
     """Untrained: what weights say does not change how long they take."""
     torch.manual_seed(0)
-    model = VlmForConditionalGeneration(config(image_id))
+    model = VlmForConditionalGeneration(vlm_config(VISION, DECODER, "linear", image_id))
     freeze(model, task)
     return model
 

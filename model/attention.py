@@ -52,6 +52,7 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float,
+    dropout: float = 0.0,
     cu_seq_lens_q: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -59,6 +60,8 @@ def packed_attention(
     of the N positions belongs to no sample."""
     if cu_seq_lens_q is None or len(query) != 1:
         raise ValueError("packed attention takes one sequence, and cu_seq_lens_q: where its samples start and end")
+    if dropout:
+        raise ValueError("packed attention has no dropout: set the decoder's attention_dropout to 0")
     query, key, value = (part[0].transpose(0, 1) for part in (query * scaling, key, value))  # [N, heads, d]
     dtype = value.dtype  # under autocast the rotary positions have made the other two float32
     out, _ = _attend(query.to(dtype).contiguous(), key.to(dtype).contiguous(), value.contiguous(), cu_seq_lens_q)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import LlavaConfig
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from model.grids import image_tokens
 
@@ -27,3 +27,19 @@ class VlmConfig(LlavaConfig):
     def image_tokens(self) -> int:
         """Positions that one picture takes in the decoder's sequence."""
         return image_tokens(self.projector, self.patch_grid)
+
+
+def vlm_config(vision: CLIPVisionConfig, text: LlamaConfig, projector: str, image_token_id: int) -> VlmConfig:
+    """A model of these parts that reads pictures as MiniMind-V does: before the post layer norm, without the class
+    token; the head is the table of the embeddings."""
+    config = VlmConfig(
+        vision_config=vision.to_dict(),
+        text_config=text.to_dict() | {"tie_word_embeddings": True},
+        projector=projector,
+        image_token_index=image_token_id,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+    )
+    config.image_seq_length = config.image_tokens
+    return config

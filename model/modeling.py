@@ -16,7 +16,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 
-from model.configuration import VlmConfig
+from model.configuration import VlmConfig, vlm_config
 from model.projectors import build_projector
 
 # Targets are filled up to a multiple of this. On a CPU every new shape of a matrix product costs a compiled kernel,
@@ -104,16 +104,7 @@ def join(
     tower: CLIPVisionModel, decoder: LlamaForCausalLM, projector: str, image_token_id: int
 ) -> VlmForConditionalGeneration:
     """A model with copies of the weights of both, which are in float32, and a new projector."""
-    config = VlmConfig(
-        vision_config=tower.config,
-        text_config=decoder.config,
-        projector=projector,
-        image_token_index=image_token_id,
-        vision_feature_layer=-1,  # before the post layer norm, as MiniMind-V reads it
-        vision_feature_select_strategy="default",  # without the class token
-        tie_word_embeddings=True,
-    )
-    config.image_seq_length = config.image_tokens
+    config = vlm_config(tower.config, decoder.config, projector, image_token_id)
     config.vision_config._name_or_path = config.text_config._name_or_path = ""  # of no use where this is read
     model = VlmForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(tower.state_dict())

@@ -39,17 +39,18 @@ def spread(main: Callable[[], object], module: str) -> Callable[[], object]:
 
 
 def is_rank() -> bool:
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def is_first() -> bool:
-    """Whether this process, of those that share a stage, is the one that writes and speaks."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether torchrun, or what starts processes in its way, has given this one a number."""
+    return "RANK" in os.environ
 
 
 def rank_of() -> tuple[int, int]:
     """The number of this process, and how many there are."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")) if is_rank() else 1
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process, of those that share a stage, is the one that writes and speaks."""
+    return rank_of()[0] == 0
 
 
 def own_device() -> str:

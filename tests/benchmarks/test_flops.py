@@ -9,7 +9,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig
 
 from benchmarks import flops
 from benchmarks.material import freeze
-from model.configuration import VlmConfig
+from model.configuration import vlm_config
 from model.modeling import _TARGET_STEP, VlmForConditionalGeneration
 
 VISION = CLIPVisionConfig(
@@ -22,7 +22,6 @@ DECODER = LlamaConfig(
     num_hidden_layers=3,
     num_attention_heads=8,
     num_key_value_heads=2,
-    tie_word_embeddings=True,
 )
 PATCHES, TEXT = 16, 240
 TARGETS = _TARGET_STEP  # or the model fills them up
@@ -37,16 +36,7 @@ def counted(counter: FlopCounterMode) -> tuple[int, int]:
 
 @pytest.mark.parametrize("task", ["pretrain", "sft"])
 def test_training(task: str) -> None:
-    model = VlmForConditionalGeneration(
-        VlmConfig(
-            vision_config=VISION.to_dict(),
-            text_config=DECODER.to_dict(),
-            image_token_index=3,
-            vision_feature_layer=-1,
-            vision_feature_select_strategy="default",
-            tie_word_embeddings=True,
-        )
-    )
+    model = VlmForConditionalGeneration(vlm_config(VISION, DECODER, "linear", 3))
     freeze(model, task)
     model.set_attn_implementation("eager")
     tokens = PATCHES + TEXT

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, CLIPVisionConfig, LlamaConfig
 
-from model.configuration import VlmConfig
+from model.configuration import vlm_config
 from model.modeling import VlmForConditionalGeneration
 from model.processing import image_processor
 from stages.common.chat import IGNORED
@@ -63,20 +63,12 @@ def test_pictures_are_numbered_through_all_rows(shards: Path) -> None:
 def network() -> VlmForConditionalGeneration:
     text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
     torch.manual_seed(0)
-    config = VlmConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=8,
-            intermediate_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            image_size=SIDE,
-            patch_size=8,
-        ).to_dict(),
-        text_config=LlamaConfig(vocab_size=50, intermediate_size=16, tie_word_embeddings=True, **text).to_dict(),
-        image_token_index=IMAGE_ID,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=True,
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = vlm_config(
+        CLIPVisionConfig(**vision, image_size=SIDE, patch_size=8),
+        LlamaConfig(vocab_size=50, intermediate_size=16, **text),
+        "linear",
+        IMAGE_ID,
     )
     return VlmForConditionalGeneration(config).eval()
 

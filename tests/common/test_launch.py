@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig
 from model.attention import use_packed_attention
-from model.configuration import VlmConfig
+from model.configuration import vlm_config
 from model.modeling import VlmForConditionalGeneration
 from stages.common.batches import plan_batches
 from stages.common.errors import InputError, run_stage
@@ -52,11 +52,9 @@ def main():
     torch.manual_seed(0)
     vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    model = VlmForConditionalGeneration(VlmConfig(
-        vision_config=CLIPVisionConfig(**vision, image_size=16, patch_size=8).to_dict(),
-        text_config=LlamaConfig(**text, num_key_value_heads=1, vocab_size=50, tie_word_embeddings=True).to_dict(),
-        image_token_index=3, vision_feature_layer=-1, vision_feature_select_strategy="default",
-        tie_word_embeddings=True))
+    model = VlmForConditionalGeneration(vlm_config(
+        CLIPVisionConfig(**vision, image_size=16, patch_size=8),
+        LlamaConfig(**text, num_key_value_heads=1, vocab_size=50), "linear", 3))
     model.model.vision_tower.requires_grad_(False)
     rng = np.random.default_rng(0)
     samples = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from model.configuration import VlmConfig
+from model.configuration import vlm_config
 from model.modeling import VlmForConditionalGeneration
 from model.tokenization import with_image_token
 from stages.evaluate.answers import Answerer
@@ -22,18 +22,10 @@ def answerer() -> Answerer:
     torch.manual_seed(0)
     text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
     vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = VlmConfig(
-        vision_config=CLIPVisionConfig(**vision, image_size=16, patch_size=8).to_dict(),
-        text_config=LlamaConfig(
-            **text,
-            vocab_size=len(TOKENIZER),
-            intermediate_size=16,
-            max_position_embeddings=POSITIONS,
-            tie_word_embeddings=True,
-        ).to_dict(),
-        image_token_index=TOKENIZER.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=True,
+    config = vlm_config(
+        CLIPVisionConfig(**vision, image_size=16, patch_size=8),
+        LlamaConfig(**text, vocab_size=len(TOKENIZER), intermediate_size=16, max_position_embeddings=POSITIONS),
+        "linear",
+        TOKENIZER.convert_tokens_to_ids("<image>"),
     )
     return Answerer(VlmForConditionalGeneration(config), TOKENIZER, 2)

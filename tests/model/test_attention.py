@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from model.attention import packed_attention, packed_attention_in, use_packed_attention
-from model.configuration import VlmConfig
+from model.configuration import vlm_config
 from model.modeling import VlmForConditionalGeneration
 from stages.common.chat import IGNORED
 from stages.common.compilation import compile_decoder
@@ -75,13 +75,11 @@ def network() -> VlmForConditionalGeneration:
     vision = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     model = VlmForConditionalGeneration(
-        VlmConfig(
-            vision_config=CLIPVisionConfig(**vision, image_size=16, patch_size=8).to_dict(),
-            text_config=LlamaConfig(**text, num_key_value_heads=2, vocab_size=60, tie_word_embeddings=True).to_dict(),
-            image_token_index=IMAGE_ID,
-            vision_feature_layer=-1,
-            vision_feature_select_strategy="default",
-            tie_word_embeddings=True,
+        vlm_config(
+            CLIPVisionConfig(**vision, image_size=16, patch_size=8),
+            LlamaConfig(**text, num_key_value_heads=2, vocab_size=60),
+            "linear",
+            IMAGE_ID,
         )
     )
     for parameter in model.parameters():

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPVisionConfig, LlamaConfig
 
-from model.configuration import VlmConfig
+from model.configuration import VlmConfig, vlm_config
 from model.grids import PROJECTORS
 from model.modeling import VlmForConditionalGeneration, count_parameters
 from model.projectors import LDPProjector, LDPv2Projector
@@ -25,29 +25,13 @@ UPSTREAM = Path(__file__).parents[3] / "shared/upstream/minimind-v-tiny"
 
 
 def config(projector: str, vocab_size: int = 400, image_id: int = 3) -> VlmConfig:
-    return VlmConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=24,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=48,
-            patch_size=8,
-        ).to_dict(),
-        text_config=LlamaConfig(
-            vocab_size=vocab_size,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            tie_word_embeddings=True,
-        ).to_dict(),
-        projector=projector,
-        image_token_index=image_id,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=True,
+    vision = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return vlm_config(
+        CLIPVisionConfig(**vision, image_size=48, patch_size=8),
+        LlamaConfig(**text, num_key_value_heads=2, vocab_size=vocab_size),
+        projector,
+        image_id,
     )
 
 
@@ -67,11 +51,11 @@ def tokenizer():
 )
 def test_minimind_v_has_this_many_parameters(projector: str, parameters: int, tokens: int) -> None:
     text = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 2}
-    full = VlmConfig(
-        vision_config=CLIPVisionConfig(hidden_size=768, image_size=224, patch_size=16, num_hidden_layers=1).to_dict(),
-        text_config=LlamaConfig(**text, intermediate_size=1408, vocab_size=6400, tie_word_embeddings=True).to_dict(),
-        projector=projector,
-        tie_word_embeddings=True,
+    full = vlm_config(
+        CLIPVisionConfig(hidden_size=768, image_size=224, patch_size=16, num_hidden_layers=1),
+        LlamaConfig(**text, intermediate_size=1408, vocab_size=6400),
+        projector,
+        3,
     )
     with torch.device("meta"):
         network = VlmForConditionalGeneration(full)
