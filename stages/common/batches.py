@@ -1,13 +1,14 @@
-"""Batches by token budget, filled like bins so that little room is left; or by number of samples."""
+"""Batches by token budget, of samples of like length; or by number of samples."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-_OPEN = 16  # batches that are filled at the same time; see benchmarks/RESULTS.md
+_WINDOW = 4096  # samples that are sorted together; wide enough for even lengths, narrow enough to stay random
 
 
 @dataclass(frozen=True)
@@ -59,36 +60,46 @@ def plan_batches(
     for epoch in range(epochs):
         starts.append(len(batches))
         rng = np.random.default_rng((seed, epoch))
-        order = (rng.permutation(len(sizes)) if shuffle else np.arange(len(sizes))).tolist()
+        order = rng.permutation(len(sizes)) if shuffle else np.arange(len(sizes))
         if size is not None:
-            batches += [order[start : start + size] for start in range(0, len(order), size)]
+            batches += [order[start : start + size].tolist() for start in range(0, len(order), size)]
+        elif not shuffle:
+            batches += _cut(order.tolist(), sizes, budget)
         else:
-            batches += _fill(order, sizes.tolist(), budget, _OPEN if shuffle else 1)
+            windows = (order[start : start + _WINDOW] for start in range(0, len(order), _WINDOW))
+            filled = [batch for window in windows for batch in _fill(window, sizes, budget)]
+            batches += [filled[i] for i in rng.permutation(len(filled))]
     return BatchPlan(batches, starts)
 
 
-def _fill(order: Sequence[int], sizes: Sequence[int], budget: int, most: int) -> list[list[int]]:
-    """Best fit with at most ``most`` open batches: each sample goes where the least room is left by it; where it fits
-    nowhere, the fullest batch is closed and a new one begun."""
-    full: list[list[int]] = []
-    rooms: list[int] = []
-    opened: list[list[int]] = []
+def _cut(order: Sequence[int], sizes: np.ndarray, budget: int) -> list[list[int]]:
+    batches: list[list[int]] = []
+    room = 0
     for index in order:
-        size = sizes[index]
-        fitting = [(room, place) for place, room in enumerate(rooms) if room >= size]
-        if fitting:
-            place = min(fitting)[1]
-        else:
-            if len(opened) == most:
-                place = rooms.index(min(rooms))
-                full.append(opened.pop(place))
-                rooms.pop(place)
-            place = len(opened)
-            opened.append([])
-            rooms.append(budget)
-        opened[place].append(index)
-        rooms[place] -= size
-    return full + opened
+        if not batches or sizes[index] > room:
+            batches.append([])
+            room = budget
+        batches[-1].append(index)
+        room -= int(sizes[index])
+    return batches
+
+
+def _fill(window: np.ndarray, sizes: np.ndarray, budget: int) -> list[list[int]]:
+    """The longest sample that still fits comes next, so that samples of like length come together and the last room is
+    filled by a short one."""
+    left = window[np.argsort(sizes[window], kind="stable")].tolist()
+    lengths = sizes[left].tolist()
+    batches: list[list[int]] = []
+    room = 0
+    while left:
+        place = bisect_right(lengths, room) - 1
+        if place < 0:
+            batches.append([])
+            room = max(budget, lengths[-1])
+            continue
+        batches[-1].append(left.pop(place))
+        room -= lengths.pop(place)
+    return batches
 
 
 def _share(batch: Sequence[int], lengths: Sequence[int], parts: int) -> list[list[int]]:

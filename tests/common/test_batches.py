@@ -48,6 +48,15 @@ def test_little_room_is_left() -> None:
     assert sum(lengths) / 2048 / len(plan) > 0.98
 
 
+def test_samples_of_a_batch_are_of_like_length() -> None:
+    lengths = np.random.default_rng(0).integers(40, 160, 10_000)
+    plan = plan_batches(lengths.tolist(), 2048, None, 1, True, 1)
+    spreads = [np.std(lengths[batch]) for batch in plan]
+    assert np.mean(spreads) < 0.2 * np.std(lengths)
+    means = np.array([np.mean(lengths[batch]) for batch in plan])
+    assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.2  # but batches come in no order of length
+
+
 @given(LENGTHS, st.integers(60, 300), st.integers(2, 4))
 def test_processes_share_every_batch(lengths: list[int], budget: int, processes: int) -> None:
     """Every sample is learnt once, in the same step as with one process; loads differ by one sample at most."""
