@@ -102,5 +102,5 @@ class PackCollate:
         }
         for key in ("patch_features", "pixel_values"):
             if key in items[0] and any(len(item[key]) for item in items):
-                batch[key] = torch.from_numpy(np.concatenate([item[key] for item in items if len(item[key])])).float()
+                batch[key] = torch.from_numpy(np.concatenate([item[key] for item in items])).float()
         return batch

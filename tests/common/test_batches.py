@@ -37,8 +37,9 @@ def test_orders() -> None:
     assert [i for batch in still.batches[: still.epoch_starts[1]] for i in batch] == list(range(300))
 
 
-def test_a_sample_longer_than_the_budget_is_a_batch_of_its_own() -> None:
-    assert plan_batches([5, 50, 5], 10, None, 1, False, 1).batches == [[0], [1], [2]]
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_sample_longer_than_the_budget_is_a_batch_of_its_own(shuffle: bool) -> None:
+    assert sorted(plan_batches([8, 50, 9], 10, None, 1, shuffle, 1)) == [[0], [1], [2]]
 
 
 def test_little_room_is_left() -> None:

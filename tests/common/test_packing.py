@@ -69,5 +69,5 @@ def test_a_sample_shown_without_targets() -> None:
 
 def test_too_few_positions() -> None:
     check_positions(dataset(), 5)
-    with pytest.raises(InputError, match="takes 5 positions.* has 4; raise it"):
+    with pytest.raises(InputError, match=r"takes 5 positions, .* has 4"):
         check_positions(dataset(), 4)
