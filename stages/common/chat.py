@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -116,14 +117,9 @@ class Encoder:
         """
         text, spans = dialogue_text(self.frame, [(question, "".join(answer)) for question, answer in turns])
         encoding = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
-        labels = [IGNORED] * len(encoding.ids)
-        left = iter(spans)
-        span = next(left)
-        for position, (start, _) in enumerate(encoding.offsets):
-            while span is not None and start >= span[1]:
-                span = next(left, None)
-            if span is None:
-                break
-            if start >= span[0]:
-                labels[position] = encoding.ids[position]
-        return encoding.ids, labels
+        ids, starts = encoding.ids, [start for start, _ in encoding.offsets]
+        labels = [IGNORED] * len(ids)
+        for span in spans:
+            first, last = (bisect_left(starts, end) for end in span)
+            labels[first:last] = ids[first:last]
+        return ids, labels
