@@ -43,21 +43,21 @@ _OF_LLAVA = {  # of our configuration; LLaVA's own projector is an MLP
     *("vision_config", "text_config", "image_token_index", "image_seq_length"),
     *("vision_feature_layer", "vision_feature_select_strategy", "tie_word_embeddings"),
 }
-STEPS = {"reference": 1, "stock": 2, "ours": 2}  # timed together
 
 
 class Pace:
     """Stands where a step gets its batch: measures ``steps`` of them each time that it is asked to, then waits."""
 
-    def __init__(self, asked: Connection, steps: int, material: Material, frozen: bool, pixels: bool) -> None:
-        self._asked, self._steps, self._material = asked, steps, material
+    def __init__(self, asked: Connection, material: Material, frozen: bool, pixels: bool) -> None:
+        self.steps = 1
+        self._asked, self._material = asked, material
         self._frozen, self._pixels = frozen, pixels
         self._numbers: list[list[int]] = []
         self._since: float | None = None
 
     def step(self, numbers: Sequence[int]) -> None:
         """To be called with the samples of each batch before it is used."""
-        if self._since is None or len(self._numbers) == self._steps:
+        if self._since is None or len(self._numbers) == self.steps:
             if self._since is not None:
                 self._asked.send(self._measured())
             if self._asked.recv() is None:
@@ -84,7 +84,7 @@ def run(name: str, task: Task, folder: Path, load: Callable[[], Material], asked
     """Sends how many target tokens there are to learn, and then a measurement for each message that is not None."""
     material = load()
     asked.send(material.target_tokens)
-    pace = Pace(asked, STEPS[name], material, task == "pretrain", pixels=name != "ours")
+    pace = Pace(asked, material, task == "pretrain", pixels=name != "ours")
     {"reference": reference, "stock": stock, "ours": ours}[name](task, material, pace, folder)
 
 
@@ -158,6 +158,7 @@ def stock(task: Task, material: Material, pace: Pace, folder: Path) -> None:
     own = vlm_config(VISION, DECODER, "linear", material.image_id).to_dict()
     model = LlavaForConditionalGeneration(LlavaConfig(**{name: own[name] for name in own if name in _OF_LLAVA}))
     freeze(model, task)
+    pace.steps = 4  # its batches are as long as their longest sample: some are slow
 
     def collate(numbers: list[int]) -> dict[str, torch.Tensor]:
         pace.step(numbers)
@@ -199,4 +200,5 @@ def ours(task: Task, material: Material, pace: Pace, folder: Path) -> None:
     params = material.params
     loop = (params.pretrain if task == "pretrain" else params.sft).model_copy(update={"epochs": 2000})
     plan = plan_batches(dataset.lengths, budget, None, loop.epochs, True, params.seed)
+    pace.steps = plan.epoch_starts[1]  # a pack holds samples of like length: only all of them are a fair sample
     train(task, model, dataset, collate, plan, loop, params, [], save=lambda *_: None)
