@@ -48,12 +48,14 @@ def _panel(title: str, rows: Sequence[Bar], scale: str, series: Sequence[str]) -
 
 
 def lines(panels: Sequence[tuple[str, str, str, Sequence[tuple[float, float, str]]]]) -> dict[str, Any]:
-    """A panel per (title, x title, y title, (x, y, series)): both axes logarithmic, so that what is linear is straight
-    at 45 degrees."""
+    """A panel per (title, x title, y title, (x, y, series)): both axes logarithmic, so that a power is a line."""
     drawn = []
     for title, x_title, y_title, points in panels:
         values = [{"x": x, "y": y, "series": series} for x, y, series in points]
         ticks = {"values": sorted({x for x, _, _ in points})}
+        across = {"type": "log", "nice": False, "domain": [ticks["values"][0] / 1.2, ticks["values"][-1] * 1.2]}
+        heights = [y for _, y, _ in points]
+        up = {"type": "log", "nice": False, "domain": [min(heights) / 2, max(heights) * 2]}
         drawn.append(
             {
                 "title": title,
@@ -62,14 +64,8 @@ def lines(panels: Sequence[tuple[str, str, str, Sequence[tuple[float, float, str
                 "data": {"values": values},
                 "mark": {"type": "line", "point": True},
                 "encoding": {
-                    "x": {
-                        "field": "x",
-                        "type": "quantitative",
-                        "scale": {"type": "log"},
-                        "title": x_title,
-                        "axis": ticks,
-                    },
-                    "y": {"field": "y", "type": "quantitative", "scale": {"type": "log"}, "title": y_title},
+                    "x": {"field": "x", "type": "quantitative", "scale": across, "title": x_title, "axis": ticks},
+                    "y": {"field": "y", "type": "quantitative", "scale": up, "title": y_title},
                     "color": {"field": "series", "scale": {"range": _COLOURS[2:] + _COLOURS[:2]}, "title": None},
                 },
             }
