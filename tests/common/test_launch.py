@@ -59,7 +59,8 @@ def main():
     rng = np.random.default_rng(0)
     samples = []
     for number in range(160):
-        ids = [1, *([3] if number % 9 else []), *rng.integers(4, 50, 5 + number % 20).tolist()]
+        counted = 4 + (rng.integers(46) + np.arange(5 + number % 20)) % 46  # a text to be learnt: it counts
+        ids = [1, *([3] if number % 9 else []), *counted.tolist()]
         samples.append(([number] if number % 9 else [], ids, [-100] * 4 + ids[4:]))
     pictures = CachedFeatures(rng.normal(size=(160, 4, 8)).astype(np.float16))
     dataset = Slow(samples, pictures, 4, 3)
@@ -122,7 +123,7 @@ def assert_alike(folder: Path, other: Path) -> None:
     rows, others = curve(folder), curve(other)
     assert [row["target_tokens"] for row in rows] == [row["target_tokens"] for row in others]
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in others], rel=1e-4)
-    assert rows[0]["loss"] > rows[-1]["loss"] + 0.05  # there is something to learn, and it is learnt
+    assert rows[0]["loss"] > rows[-1]["loss"] + 0.3  # there is something to learn, and it is learnt
     assert_same_weights(folder, other)
 
 
