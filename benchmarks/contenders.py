@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import io
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +31,7 @@ from model.configuration import vlm_config
 from stages.common.batches import plan_batches
 from stages.common.chat import IGNORED
 from stages.common.features import CachedFeatures, features_path
+from stages.common.memory import peak_memory
 from stages.common.packing import PackCollate, SampleDataset
 from stages.common.precision import use_bf16
 from stages.common.training import train
@@ -68,7 +68,7 @@ class Pace:
     def _measured(self) -> dict[str, float]:
         seconds = time.perf_counter() - self._since
         sizes = self._material.sizes([number for batch in self._numbers for number in batch])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = peak_memory()
         if torch.cuda.is_available():
             peak = torch.cuda.max_memory_allocated()
         return {

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -32,7 +31,7 @@ from stages.common.batches import plan_batches
 from stages.common.chat import IGNORED
 from stages.common.features import CachedFeatures
 from stages.common.launch import is_first
-from stages.common.memory import keep_memory
+from stages.common.memory import keep_memory, peak_memory
 from stages.common.packing import PackCollate, SampleDataset, pack_length
 from stages.common.params import load_params
 from stages.common.precision import use_bf16
@@ -46,7 +45,7 @@ SAMPLES = (1000, 4000, 16_000, 64_000)
 TEXT = (32, 64, 128, 256, 512, 1024)  # tokens of an answer
 IMAGE_TOKENS = (49, 100, 144, 196)
 PROCESSES = (1, 2)
-STEPS = 6  # of each measurement, after two to warm up
+STEPS = 4  # of each measurement, after one to warm up, or two where processes share them
 OUT = Path(__file__).parent
 
 Figures = dict[str, float]
@@ -74,13 +73,13 @@ def features(count: int, tokens: int, folder: Path) -> CachedFeatures:
 
 
 def preparing(count: int) -> Figures:
-    """Reading samples, planning two epochs, and loading a hundred of their batches."""
+    """Reading samples, planning two epochs, and loading a hundred of their batches; memory beyond that of imports."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "samples.parquet"
-        made_up(count, lambda rng: int(rng.integers(60, 300))).write(path)
         few = 200  # pictures, again and again: on the disk they would take 300 kB each
-        pictures = features(few, 196, Path(folder))
-        before = _memory()
+        alone("write", str(count), str(few), folder)
+        pictures = CachedFeatures(np.load(Path(folder) / "features.npy", mmap_mode="r"))
+        before = peak_memory()
         started = time.perf_counter()
         dataset = SampleDataset(Samples.read(path), _Repeated(pictures, few), 196, IMAGE_ID)
         plan = plan_batches(dataset.lengths, BUDGET, None, 2, True, 1)
@@ -92,7 +91,7 @@ def preparing(count: int) -> Figures:
         return {
             "plan_seconds": planned - started,
             "load_seconds_per_batch": (time.perf_counter() - planned) / loaded,
-            "memory": max(_memory() - before, 2**20),
+            "memory": peak_memory() - before,
         }
 
 
@@ -104,10 +103,6 @@ class _Repeated:
 
     def __getitem__(self, numbers: Any) -> np.ndarray:
         return self._pictures[np.asarray(numbers) % self._count]
-
-
-def _memory() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def stepping(text: int, image_tokens: int) -> Figures:
@@ -122,7 +117,7 @@ def stepping(text: int, image_tokens: int) -> Figures:
         batch = PackCollate(PAD_ID, BUDGET)([dataset[number] for number in range(per_pack)])
     optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=1e-6, fused=True)
     seconds = []
-    for _ in range(STEPS // 2 + 1):
+    for _ in range(STEPS + 1):
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16("auto")):
             loss = model(**batch).loss
@@ -130,12 +125,13 @@ def stepping(text: int, image_tokens: int) -> Figures:
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - started)
-    return {"seconds_per_sample": float(np.median(seconds[1:])) / per_pack, "memory": _memory()}
+    return {"seconds_per_sample": float(np.median(seconds[1:])) / per_pack, "memory": peak_memory()}
 
 
 def sharing(folder: Path) -> None:
     """One of several processes, started by torchrun; the first prints the figures."""
     params = load_params(ROOT / "params.yaml")
+    os.chdir(folder)  # the loss curve is written there
     params = params.model_copy(
         update={
             "wandb": params.wandb.model_copy(update={"mode": "disabled"}),
@@ -157,7 +153,7 @@ def sharing(folder: Path) -> None:
     train("scaling", model, dataset, collate, plan, params.sft, params, [], save=lambda *_: None)
     if is_first():
         per_step = (times[-1] - times[2]) / (len(times) - 3)
-        print(json.dumps({"samples_per_second": count / len(plan) / per_step, "memory": _memory()}))
+        print(json.dumps({"samples_per_second": count / len(plan) / per_step, "memory": peak_memory()}))
 
 
 def alone(*arguments: str, launcher: tuple[str, ...] = (), **env: str) -> Figures:
@@ -230,7 +226,12 @@ def table(found: dict[str, dict[int, Figures]]) -> str:
 
 def main() -> None:
     how, *values = sys.argv[1:] or [""]
-    if how == "samples":
+    if how == "write":
+        count, few, folder = int(values[0]), int(values[1]), Path(values[2])
+        made_up(count, lambda rng: int(rng.integers(60, 300))).write(folder / "samples.parquet")
+        features(few, 196, folder)
+        print("{}")
+    elif how == "samples":
         print(json.dumps(preparing(int(values[0]))))
     elif how == "step":
         print(json.dumps(stepping(int(values[0]), int(values[1]))))

@@ -123,7 +123,7 @@ def _scatter(into: Tensor, part: Tensor, places: Tensor, samples: int) -> None:
 
 @torch.library.custom_op("vlm_curriculum::attend", mutates_args=())
 def _attend(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
-    """query [N, H, d], scaled; key and value [N, K, d] -> [N, H, d], 0 outside of samples, and all probabilities."""
+    """query [N, H, d], scaled; key and value [N, K, d] -> [N, H, d], valid in samples, and all probabilities."""
     length, heads, _ = query.shape
     out = torch.zeros_like(query)
     found = query.new_empty(_probabilities(bounds, length, heads))

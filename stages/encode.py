@@ -86,19 +86,22 @@ def write_features(model: CLIPVisionModel, split: str, batch_size: int, bf16: bo
 
     Processes take batches in turn, which are the same ones however many they are.
     """
-    array = open_memmap(path, "r+")
+    array = open_memmap(path, "r")
     rank, processes = rank_of()
     images = read_images(split)
     batches = enumerate(iter(lambda: list(islice(images, batch_size)), []))
-    with tqdm(total=len(array), unit=" pictures", desc=f"encode {split}", disable=not is_first()) as bar:
+    with (
+        path.open("r+b") as file,  # not the map itself: machines that share a folder would overwrite each other's pages
+        tqdm(total=len(array), unit=" pictures", desc=f"encode {split}", disable=not is_first()) as bar,
+    ):
         for number, batch in batches:
             if number % processes == rank:
                 pixels = pixel_values(batch, model.config.image_size, torch.get_num_threads()).to(model.device)
                 with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
                     seen = model(pixel_values=pixels).last_hidden_state
-                array[number * batch_size :][: len(batch)] = seen[:, 1:].half().cpu().numpy()
+                file.seek(array.offset + number * batch_size * array.strides[0])
+                file.write(seen[:, 1:].half().cpu().numpy().tobytes())
             bar.update(len(batch))
-    array.flush()
 
 
 def main() -> None:

@@ -1,8 +1,12 @@
-"""Keep freed memory in the process instead of giving it back to the system."""
+"""Memory of this process: freed memory is kept instead of given back to the system; the peak so far."""
 
 from __future__ import annotations
 
 import ctypes
+import re
+import resource
+import sys
+from pathlib import Path
 
 # Names of glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
@@ -22,3 +26,15 @@ def keep_memory() -> None:
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_TOP_PAD, 2**26)
+
+
+def peak_memory() -> int:
+    """Bytes, since this process runs its program.
+
+    ``ru_maxrss`` starts with what the process had that started it; Linux has a figure that does not.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024 * int(re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)[1])
+    except (OSError, TypeError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -12,6 +12,7 @@ from types import ModuleType
 
 from stages import STARTED
 from stages.common.files import write_json
+from stages.common.memory import peak_memory
 from stages.common.paths import TIMES
 
 
@@ -23,16 +24,19 @@ def stage_name(main: ModuleType, arguments: list[str]) -> str | None:
 
 
 def write_time() -> None:
-    """For the stage that this process is, once it has done its work. Of several processes, the first one writes."""
+    """For the stage that this process is, once it has done its work. Of several processes, the first one writes.
+
+    Stage report has none, because it reads these files: with its own among them, it would never be up to date.
+    """
     name = stage_name(sys.modules["__main__"], sys.argv[1:])
-    if name is None or os.environ.get("RANK", "0") != "0":
+    if name in (None, "report") or os.environ.get("RANK", "0") != "0":
         return
     seconds = time.monotonic() - STARTED
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     value = {
         "started": (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
-        "peak_memory": peak * (1 if sys.platform == "darwin" else 1024),  # bytes, of the largest of its processes
+        "peak_memory": max(peak_memory(), children),  # bytes, of the largest of its processes
     }
     write_json(time_file(name), value)
 

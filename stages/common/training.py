@@ -27,7 +27,7 @@ from stages.common.batches import BatchPlan
 from stages.common.compilation import compile_decoder, pays
 from stages.common.errors import InputError
 from stages.common.files import write_text
-from stages.common.launch import from_first, is_first
+from stages.common.launch import from_first, is_first, rank_of
 from stages.common.memory import keep_memory
 from stages.common.params import LoopParams, Params
 from stages.common.paths import LOSS_LOGS, RESUME_ROOT
@@ -224,17 +224,18 @@ def train(
     keep_memory()
     bf16 = from_first(use_bf16(params.train.precision))  # each may have measured another one as the faster
     tokens = loop.epochs * sum(getattr(dataset, "lengths", ()))  # pictures alone: none, and nothing to gain
-    compiled = tokens > 0 and pays(params.train.compile, model, tokens)
+    compiled = from_first(tokens > 0 and pays(params.train.compile, model, tokens))
     if compiled:
         compile_decoder(model)
     if loss_of is not None:
         # In forward's place, because that is where accelerate puts what belongs around it.
         model.forward = lambda **batch: {"loss": loss_of(model, batch)}
+    engine = rank_of()[1], params.train.accelerate_config  # these decide what files a state has
     code = sorted([*_ROOT.glob("stages/**/*.py"), *_ROOT.glob("model/*.py")])
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     parameters = {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, learns in sizes if learns)}
     with (
-        resume_folder(name, fingerprint_of(*inputs, plan.batches, bf16, compiled, *code)) as folder,
+        resume_folder(name, fingerprint_of(*inputs, plan.batches, bf16, compiled, *engine, *code)) as folder,
         start_run(training_name(name, loop), name.split("-")[0], params, {"parameters": parameters}, folder) as run,
     ):
         arguments = TrainingArguments(
@@ -284,7 +285,7 @@ def train(
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         finally:
             stop.restore_handlers()
-        if stop.caught:  # after the last state was saved
+        if stop.caught_anywhere(arguments):  # after the last state was saved
             raise KeyboardInterrupt
         weights = trainer.gathered_state()
         if is_first():
@@ -315,11 +316,15 @@ class StopOnSignal(TrainerCallback):
     def _note(self, *_: Any) -> None:
         self.caught = True
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+    def caught_anywhere(self, args: TrainingArguments) -> bool:
+        """In any of the processes, all of which have to ask."""
         caught = torch.tensor(int(self.caught), device=args.device)
         if args.world_size > 1:
             torch.distributed.all_reduce(caught, torch.distributed.ReduceOp.MAX)
-        self.stopping = bool(caught)
+        return bool(caught)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        self.stopping = self.caught_anywhere(args)
         control.should_save = control.should_save or self.stopping
         control.should_log = control.should_log or state.global_step == state.max_steps
         return control

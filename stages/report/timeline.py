@@ -47,7 +47,7 @@ def duration(seconds: float) -> str:
 
 
 def _ticks(total: float) -> list[tuple[float, str]]:
-    """(percent, label), four to eight of them."""
+    """(percent, label), nine at most."""
     step = next((step for step in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800) if total / step <= 8), 0)
     step = step or 3600 * -(-total // (8 * 3600))
     unit, size = ("s", 1) if step < 60 else ("min", 60) if step < 3600 else ("h", 3600)

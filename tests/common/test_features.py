@@ -101,10 +101,15 @@ def test_decoded_pictures_and_cached_features_give_the_same_loss(shards: Path, w
     assert len(set(losses[0])) == 4
 
 
+@pytest.mark.parametrize("fits", [False, True])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L"])
-def test_training_sees_what_the_saved_processor_shows(mode: str, tmp_path: Path) -> None:
-    """Transparency included; pictures of any size."""
+def test_training_sees_what_the_saved_processor_shows(mode: str, fits: bool, tmp_path: Path) -> None:
+    """Transparency included; pictures of any size, and of the one that needs no change."""
     data = picture(random.Random(3), mode)
+    if fits:
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(data)).resize((SIDE, SIDE)).save(buffer, "PNG")
+        data = buffer.getvalue()
     image_processor(SIDE).save_pretrained(tmp_path)
     shown = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(
         Image.open(io.BytesIO(data)), return_tensors="pt"

@@ -43,7 +43,7 @@ def test_samples_lie_one_behind_another(length: int | None, total: int) -> None:
     bounds = batch["cu_seq_lens_q"].tolist()
     assert bounds[:4] == [0, 5, 7, 12] and set(bounds[4:]) <= {12}
     rest = len(ids) - 12
-    assert rest >= total - 12 + 1  # packed attention needs a position that is nobody's
+    assert total - 12 + 1 <= rest <= total - 12 + 16  # packed attention needs a position that is nobody's
     assert ids[12:] == rest * [PAD_ID] and labels[12:] == rest * [IGNORED]
     assert positions[12] == 0 and all(later == before + 1 for before, later in pairwise(positions[12:]))
 

@@ -377,8 +377,10 @@ def test_a_file_that_ends_anywhere_is_read_up_to_there(trained: dict[str, tuple[
     (file,) = run_files(trained["offline"][0])
     whole = file.read_bytes()
     points = list(history(file))
-    torn = tmp_path / file.name
+    torn, counts = tmp_path / file.name, []
     for length in (0, 3, 7, 20, len(whole) // 2, len(whole) - 9):
         torn.write_bytes(whole[:length])
         found = list(history(torn))
         assert found == points[: len(found)]
+        counts.append(len(found))
+    assert counts[:4] == [0] * 4 and 0 < counts[4] < counts[5] <= len(points)

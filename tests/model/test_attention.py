@@ -101,13 +101,14 @@ class Shown:
 
 
 def dataset(model: VlmForConditionalGeneration, cached: bool) -> SampleDataset:
-    """Twelve dialogues of one to three pictures' questions, 10 to 90 tokens long."""
+    """Twelve dialogues of 9 to 86 tokens on none to three pictures, which stand at the start and in the text."""
     generator = torch.Generator().manual_seed(2)
     samples = []
     for number in range(12):
         text = torch.randint(4, 60, (8 + 7 * number,), generator=generator).tolist()
-        ids = [1, IMAGE_ID, *text]
-        samples.append(([number], ids, [IGNORED] * 6 + ids[6:]))
+        shown = [(number + place) % 12 for place in range(number % 4)]
+        ids = [1, *[IMAGE_ID] * len(shown[:2]), *text[:2], *[IMAGE_ID] * len(shown[2:]), *text[2:]]
+        samples.append((shown, ids, [IGNORED] * 6 + ids[6:]))
     with torch.no_grad():
         features = CachedFeatures(model.patch_features(PIXELS).numpy())
     return SampleDataset(samples, features if cached else Shown(), PATCHES, IMAGE_ID)
@@ -118,7 +119,8 @@ def plain_loss(model: VlmForConditionalGeneration, items: Sequence[dict]) -> Ten
     total, count = 0.0, 0
     for item in items:
         ids, labels = (torch.from_numpy(item[name]).unsqueeze(0) for name in ("input_ids", "labels"))
-        logits = model(input_ids=ids, pixel_values=torch.from_numpy(item["pixel_values"])).logits
+        shown = {"pixel_values": torch.from_numpy(item["pixel_values"])} if len(item["pixel_values"]) else {}
+        logits = model(input_ids=ids, **shown).logits
         total += cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=IGNORED, reduction="sum")
         count += int((labels[0, 1:] != IGNORED).sum())
     return total / count
