@@ -216,8 +216,8 @@ def train(
     ``save_epoch`` writes a folder after every epoch but the last; ``save`` is given these folders, in order.
 
     Interrupted, in ``save`` as well, and called again with the same ``inputs`` (params, files and folders: all that
-    goes in), code and number format, it goes on from the last saved state and ends with the same weights as an
-    undisturbed run.
+    goes in), code, number format and number of processes, it goes on from the last saved state and ends with the same
+    weights as an undisturbed run.
     """
     set_seed(params.seed)
     transformers_logging.set_verbosity_warning()
