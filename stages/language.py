@@ -38,7 +38,8 @@ from stages.common.shards import read_rows
 from stages.common.training import train, write_loss_log
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
 
-_QUESTIONS_EVERY, _WHOLE_EVERY = 2, 4  # of this many scenes, one has all its questions, and one a whole description
+_QUESTIONS = 10  # a sample
+_QUESTIONS_EVERY, _WHOLE_EVERY = 2, 4  # of this many scenes, one has questions, and one a whole description
 _WORDS_STEP = 64  # as for lengths of sequences: few shapes
 _SHARE_OF_PATCH = 0.3  # of a patch that an object must cover to be what the patch shows
 
@@ -123,8 +124,8 @@ def text_samples(
         beginning, whole = rng.sample(described, 2)
         dialogues = [[(beginning["question"], beginning["answer"][: len(scene.groups)])]]
         if number % _QUESTIONS_EVERY == 0:
-            rng.shuffle(asked)
-            dialogues.append([(text["question"], text["answer"]) for text in asked])
+            chosen = rng.sample(asked, min(_QUESTIONS, len(asked)))
+            dialogues.append([(text["question"], text["answer"]) for text in chosen])
         if number % _WHOLE_EVERY == 1:
             dialogues.append([(whole["question"], whole["answer"])])
         for turns in dialogues:
