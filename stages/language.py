@@ -24,7 +24,7 @@ from model.attention import use_packed_attention
 from model.convert import ConversionError, language_model, load_minimind, set_special_tokens
 from model.modeling import target_loss
 from stages.common.batches import plan_batches
-from stages.common.chat import END, IMAGE, PAD, START, Encoder, before_text, load_tokenizer
+from stages.common.chat import END, IGNORED, IMAGE, PAD, START, Encoder, before_text, load_tokenizer
 from stages.common.errors import InputError, run_stage
 from stages.common.fetched import fetched_file
 from stages.common.files import whole_folder
@@ -79,19 +79,25 @@ def place_words(scene: Scene, grid: int, misread: float, rng: random.Random) -> 
 
 
 class PlaceDataset(SampleDataset):
-    """Text samples whose places hold words: ``places`` is [samples][P] strings."""
+    """Text samples whose places hold words: ``places`` is [samples][P] strings, and ``verdicts`` [samples][turns]
+    tells which turns answer yes or no."""
 
-    def __init__(self, samples: list[Sample], places: list[list[str]], image_id: int) -> None:
+    def __init__(
+        self, samples: list[Sample], places: list[list[str]], verdicts: list[list[bool]], image_id: int
+    ) -> None:
         super().__init__(samples, None, len(places[0]), image_id)
-        self._places = places
+        self._places, self._verdicts = places, verdicts
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return super().__getitem__(index) | {"places": self._places[max(index, -1 - index)]}
+        number = max(index, -1 - index)
+        verdicts = self._verdicts[number] if index >= 0 else []  # a sample without targets says neither
+        return super().__getitem__(index) | {"places": self._places[number], "verdicts": verdicts}
 
 
 class PlaceCollate(PackCollate):
     """Adds what the places hold: ``words`` [U, W], the batch's different ones and some empty ones, filled up with -1,
-    and ``places`` [S, P], which of them each place holds."""
+    and ``places`` [S, P], which of them each place holds. ``verdicts`` [1, N] marks the labels that say yes or no: the
+    first of an answer."""
 
     def __init__(self, pad_id: int, length: int | None, encoder: Encoder) -> None:
         super().__init__(pad_id, length)
@@ -104,39 +110,48 @@ class PlaceCollate(PackCollate):
         words = np.full((-(-len(ids) // _WORDS_STEP) * _WORDS_STEP, max(map(len, ids))), -1)
         for line, place in zip(words, ids, strict=False):
             line[: len(place)] = place
-        return super().__call__(items) | {"words": torch.from_numpy(words), "places": torch.tensor(places)}
+        batch = super().__call__(items)
+        learnt = batch["labels"] != IGNORED
+        verdicts = learnt.clone()
+        verdicts[:, 1:] &= ~learnt[:, :-1]
+        verdicts[verdicts.clone()] = torch.tensor([said for item in items for said in item["verdicts"]])
+        return batch | {"words": torch.from_numpy(words), "places": torch.tensor(places), "verdicts": verdicts}
 
 
 def text_samples(
     params: LanguageParams, grid: int, encoder: Encoder, seed: int
-) -> tuple[list[Sample], list[list[str]]]:
-    """Samples and their places. Per scene: how a description begins; for some, questions, or a whole description.
+) -> tuple[list[Sample], list[list[str]], list[list[bool]]]:
+    """Samples, their places, and which of their turns say yes or no. Per scene: how a description begins; for some,
+    questions, or a whole description.
 
     Beginnings name what stands in a place, questions find the place of what is named; these two take the practice.
     """
     samples: list[Sample] = []
-    places = []
+    places, verdicts = [], []
     for number, row in enumerate(read_rows("train", ["scene", "texts"], params.scenes)):
         rng = random.Random(f"{seed}/language/{number}")
         scene = Scene.from_json(row["scene"])
         described = [text for text in row["texts"] if text["task"] == "description"]
         asked = [text for text in row["texts"] if text["task"] != "description"]
         beginning, whole = rng.sample(described, 2)
-        dialogues = [[(beginning["question"], beginning["answer"][: len(scene.groups)])]]
+        dialogues = [[beginning | {"answer": beginning["answer"][: len(scene.groups)]}]]
         if number % _QUESTIONS_EVERY == 0:
-            chosen = rng.sample(asked, min(_QUESTIONS, len(asked)))
-            dialogues.append([(text["question"], text["answer"]) for text in chosen])
+            dialogues.append(rng.sample(asked, min(_QUESTIONS, len(asked))))
         if number % _WHOLE_EVERY == 1:
-            dialogues.append([(whole["question"], whole["answer"])])
-        for turns in dialogues:
-            (question, answer), *others = turns
+            dialogues.append([whole])
+        for texts in dialogues:
+            (question, answer), *others = [(text["question"], text["answer"]) for text in texts]
             samples.append(([number], *encoder.dialogue([(before_text(question), answer), *others])))
             places.append(place_words(scene, grid, params.misread, rng))
-    return samples, places
+            verdicts.append([text["expected"] in ("yes", "no") for text in texts])
+    return samples, places, verdicts
 
 
-def language_loss(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int, noise: float) -> Tensor:
-    """Cross-entropy of the answers, with Gaussian noise on what the places hold.
+def language_loss(
+    model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int, noise: float, verdict_weight: float
+) -> Tensor:
+    """Cross-entropy of the answers, with Gaussian noise on what the places hold; a yes or no counts
+    ``verdict_weight`` times.
 
     Each sample's noise has a strength of its own, up to ``noise`` times the spread of what the places hold. Finding a
     thing by its name is learnt on the clear samples; with all of them equally noisy it was not learnt in the time.
@@ -158,7 +173,12 @@ def language_loss(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: i
         cu_seq_lens_q=batch["cu_seq_lens_q"],
         use_cache=False,
     ).last_hidden_state
-    return target_loss(hidden, batch["labels"], model.lm_head, batch["num_items_in_batch"])[0]
+    loss, logits = target_loss(hidden, batch["labels"], model.lm_head, batch["num_items_in_batch"])
+    learnt = batch["labels"][:, 1:] != IGNORED
+    verdicts = batch["verdicts"][:, 1:][learnt]
+    said = batch["labels"][:, 1:][learnt][verdicts]
+    more = nn.functional.cross_entropy(logits[verdicts], said, reduction="sum") / batch["num_items_in_batch"]
+    return loss + (verdict_weight - 1) * more
 
 
 def save_language_model(model: LlamaForCausalLM, weights: dict[str, Tensor] | None = None) -> None:
@@ -213,7 +233,9 @@ def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, enc
         params,
         [params.seed, grid, params.language.model_dump(), SHARDS, TOKENIZER],
         save=lambda _, weights: save_language_model(model, weights),
-        loss_of=lambda model, batch: language_loss(model, batch, image_id, params.language.noise),
+        loss_of=lambda model, batch: language_loss(
+            model, batch, image_id, params.language.noise, params.language.verdict_weight
+        ),
     )
 
 

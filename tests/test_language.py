@@ -7,15 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from stages.common.params import load_params
 from stages.common.regions import box_weights
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, Scene
-from stages.language import language_loss, place_words
+from stages.language import PlaceCollate, PlaceDataset, language_loss, place_words
 from stages.prepare.scene import sample_scene
 
 GRID = 6
+
+
+class Words:
+    """An encoder with a token for a letter."""
+
+    def ids(self, text: str) -> list[int]:
+        return [ord(text) - ord("a") + 1]
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +75,27 @@ def test_loss_reads_sums_of_words() -> None:
         "num_items_in_batch": 2,
         "words": torch.tensor([[10, 11], [12, -1], [-1, -1]]),
         "places": torch.tensor([[1, 0]]),
+        "verdicts": torch.tensor([[False, False, False, True, False]]),
     }
     table = model.get_input_embeddings().weight
     embeds = torch.stack([table[1], table[12], table[10] + table[11], table[7], table[8]])[None]
     expected = model(inputs_embeds=embeds, labels=batch["labels"]).loss
-    assert language_loss(model, batch, 3, 0.0).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert language_loss(model, batch, 3, 1.0).item() != pytest.approx(expected.item(), rel=1e-5)
+    assert language_loss(model, batch, 3, 0.0, 1.0).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert language_loss(model, batch, 3, 1.0, 1.0).item() != pytest.approx(expected.item(), rel=1e-5)
+    verdict = cross_entropy(model(inputs_embeds=embeds).logits[0, 2], torch.tensor(7))
+    more = language_loss(model, batch, 3, 0.0, 5.0) - expected
+    assert more.item() == pytest.approx(4 * verdict.item() / 2, rel=1e-4)
+
+
+def test_verdicts_are_what_a_yes_no_question_is_answered_with_first() -> None:
+    """In a pack with a sample that has no targets, as processes without a share of a batch are given."""
+    ignored = [-100]
+    samples = [
+        ([0], [3, 4, 11, 12, 5, 13, 14], ignored * 2 + [11, 12] + ignored + [13, 14]),
+        ([1], [3, 4, 15, 5, 16], ignored * 2 + [15] + ignored + [16]),
+    ]
+    places, verdicts = [["a", "b"], ["b", "b"]], [[False, True], [True, False]]
+    dataset = PlaceDataset(samples, places, verdicts, 3)
+    batch = PlaceCollate(0, None, Words())([dataset[0], dataset[-2], dataset[1]])
+    assert batch["labels"][batch["verdicts"]].tolist() == [13, 15]
+    assert batch["words"][batch["places"]].squeeze(-1).tolist() == [[1, 2], [2, 2], [2, 2]]

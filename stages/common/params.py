@@ -160,6 +160,7 @@ class LanguageParams(LoopParams):
     scenes: Positive
     misread: Share
     noise: Weight
+    verdict_weight: Weight
     batch_tokens: Positive
 
     @model_validator(mode="after")
