@@ -114,7 +114,8 @@ class PlaceCollate(PackCollate):
         learnt = batch["labels"] != IGNORED
         verdicts = learnt.clone()
         verdicts[:, 1:] &= ~learnt[:, :-1]
-        verdicts[verdicts.clone()] = torch.tensor([said for item in items for said in item["verdicts"]])
+        turns = [said for item in items for said in item["verdicts"]]
+        verdicts[verdicts.clone()] = torch.tensor(turns, dtype=torch.bool)
         return batch | {"words": torch.from_numpy(words), "places": torch.tensor(places), "verdicts": verdicts}
 
 

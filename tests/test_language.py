@@ -99,3 +99,4 @@ def test_verdicts_are_what_a_yes_no_question_is_answered_with_first() -> None:
     batch = PlaceCollate(0, None, Words())([dataset[0], dataset[-2], dataset[1]])
     assert batch["labels"][batch["verdicts"]].tolist() == [13, 15]
     assert batch["words"][batch["places"]].squeeze(-1).tolist() == [[1, 2], [2, 2], [2, 2]]
+    assert not PlaceCollate(0, None, Words())([dataset[-1]])["verdicts"].any()
