@@ -39,7 +39,7 @@ from stages.common.training import train, write_loss_log
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
 
 _QUESTIONS = 10  # a sample
-_WHOLE_EVERY = 4  # of this many scenes, one has a whole description, the others questions
+_QUESTIONS_EVERY, _WHOLE_EVERY = 2, 4  # of this many scenes, one has questions, and one a whole description
 _WORDS_STEP = 64  # as for lengths of sequences: few shapes
 _SHARE_OF_PATCH = 0.3  # of a patch that an object must cover to be what the patch shows
 
@@ -122,8 +122,8 @@ class PlaceCollate(PackCollate):
 def text_samples(
     params: LanguageParams, grid: int, encoder: Encoder, seed: int
 ) -> tuple[list[Sample], list[list[str]], list[list[bool]]]:
-    """Samples, their places, and which of their turns say yes or no. Per scene: how a description begins, and questions
-    or, for some, a whole description.
+    """Samples, their places, and which of their turns say yes or no. Per scene: how a description begins; for some,
+    questions, or a whole description.
 
     Beginnings name what stands in a place, questions find the place of what is named; these two take the practice.
     """
@@ -135,10 +135,11 @@ def text_samples(
         described = [text for text in row["texts"] if text["task"] == "description"]
         asked = [text for text in row["texts"] if text["task"] != "description"]
         beginning, whole = rng.sample(described, 2)
-        dialogues = [
-            [beginning | {"answer": beginning["answer"][: len(scene.groups)]}],
-            [whole] if number % _WHOLE_EVERY == 1 else rng.sample(asked, min(_QUESTIONS, len(asked))),
-        ]
+        dialogues = [[beginning | {"answer": beginning["answer"][: len(scene.groups)]}]]
+        if number % _QUESTIONS_EVERY == 0:
+            dialogues.append(rng.sample(asked, min(_QUESTIONS, len(asked))))
+        if number % _WHOLE_EVERY == 1:
+            dialogues.append([whole])
         for texts in dialogues:
             (question, answer), *others = [(text["question"], text["answer"]) for text in texts]
             samples.append(([number], *encoder.dialogue([(before_text(question), answer), *others])))
