@@ -148,11 +148,8 @@ def text_samples(
     return samples, places, verdicts
 
 
-def language_loss(
-    model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int, noise: float, verdict_weight: float
-) -> Tensor:
-    """Cross-entropy of the answers, with Gaussian noise on what the places hold; a yes or no counts
-    ``verdict_weight`` times.
+def read_places(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int, noise: float) -> Tensor:
+    """Hidden states [1, N, D] of a pack, with Gaussian noise on what the places hold.
 
     Each sample's noise has a strength of its own, up to ``noise`` times the spread of what the places hold. Finding a
     thing by its name is learnt on the clear samples; with all of them equally noisy it was not learnt in the time.
@@ -168,12 +165,19 @@ def language_loss(
     strength = noise * torch.rand(len(shown), 1, 1, device=shown.device)
     shown = shown + strength * shown.detach().std() * torch.randn_like(shown)
     embeddings = embeddings.masked_scatter(mask, shown.to(embeddings.dtype))
-    hidden = model.model(
+    return model.model(
         inputs_embeds=embeddings,
         position_ids=batch["position_ids"],
         cu_seq_lens_q=batch["cu_seq_lens_q"],
         use_cache=False,
     ).last_hidden_state
+
+
+def language_loss(
+    model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int, noise: float, verdict_weight: float
+) -> Tensor:
+    """Cross-entropy of the answers, in which a yes or no counts ``verdict_weight`` times."""
+    hidden = read_places(model, batch, image_id, noise)
     loss, logits = target_loss(hidden, batch["labels"], model.lm_head, batch["num_items_in_batch"])
     learnt = batch["labels"][:, 1:] != IGNORED
     verdicts = batch["verdicts"][:, 1:][learnt]

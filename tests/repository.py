@@ -15,7 +15,7 @@ NOT_COPIED = {".git", ".venv", ".venv-lock", ".resume", "wandb", "dvc.lock", "dv
 NOT_COPIED |= {"reports", "metrics", "checkpoints"}
 NOT_COPIED |= {f"data/{made}" for made in ("fetched", "prepared", "tokenizer", "vision", "language", "features", "sft")}
 NOT_COPIED |= {f".dvc/{made}" for made in ("cache", "tmp", "config.local")}
-CACHES = {"__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}  # which other tests write meanwhile
+CHANGING = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".hypothesis", "*.partial*")  # under other tests
 
 
 class Repository:
@@ -38,7 +38,7 @@ class Repository:
 
         def left_out(folder: str, names: list[str]) -> set[str]:
             inside = Path(folder).relative_to(ROOT)
-            return {name for name in names if name in CACHES or (inside / name).as_posix() in NOT_COPIED}
+            return CHANGING(folder, names) | {name for name in names if (inside / name).as_posix() in NOT_COPIED}
 
         shutil.copytree(ROOT, root, ignore=left_out)
         shutil.copy(ROOT / "tests/params.yaml", root / "params.yaml")

@@ -168,7 +168,11 @@ def test_two_machines_as_the_readme_has_it(alone: Path, tmp_path: Path) -> None:
     rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *rendezvous]
     machines = [launched([*command, "-m", "tiny_stage", "", "0"], tmp_path) for _ in range(2)]
-    outputs = [machine.communicate(timeout=120) for machine in machines]
+    try:
+        outputs = [machine.communicate(timeout=120) for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
     assert [machine.returncode for machine in machines] == [0, 0], outputs
     assert "".join(out for out, _ in outputs).count("tiny: ") == 1
     assert_alike(tmp_path, alone)

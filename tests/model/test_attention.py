@@ -56,7 +56,7 @@ def test_packed_attention_is_attention_within_each_sample(lengths: list[int], dt
         assert (found.float() - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(1, 20))
 def test_packed_attention_of_any_lengths(lengths: list[int], free: int) -> None:
     results = attend(lengths, torch.float32, free)

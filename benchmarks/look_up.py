@@ -1,0 +1,74 @@
+"""How well stage language's decoder finds things by their names: ``python -m benchmarks.look_up``, once it has run.
+
+Every yes/no question of the validation scenes is asked by itself, on words in place of the picture, misread and noisy
+as in training. It is answered rightly where, of the two verdicts, the right one is the likelier first token.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import torch
+from tqdm import tqdm
+from transformers import LlamaForCausalLM
+
+from model.attention import use_packed_attention
+from stages.common.chat import IMAGE, Encoder, before_text, load_tokenizer
+from stages.common.packing import PackCollate
+from stages.common.params import Params, load_params
+from stages.common.paths import LANGUAGE
+from stages.common.shards import read_rows
+from stages.common.world import Scene
+from stages.language import PlaceCollate, PlaceDataset, place_words, read_places
+
+BATCH = 64  # questions
+
+
+def questions(params: Params, encoder: Encoder) -> tuple[PlaceDataset, list[tuple[str, str]]]:
+    """A sample for each question, and its task and right answer."""
+    grid = params.data.image_size // params.vision.patch_size
+    samples, places, kinds = [], [], []
+    for number, row in enumerate(read_rows("validation", ["scene", "texts"], params.data.validation_scenes)):
+        rng = random.Random(f"{params.seed}/look-up/{number}")
+        scene = Scene.from_json(row["scene"])
+        for text in row["texts"]:
+            if text["expected"] in ("yes", "no"):
+                samples.append(([number], *encoder.dialogue([(before_text(text["question"]), text["answer"])])))
+                places.append(place_words(scene, grid, params.language.misread, rng))
+                kinds.append((text["task"], text["expected"]))
+    return PlaceDataset(samples, places, [[True]] * len(samples), encoder.token_id(IMAGE)), kinds
+
+
+@torch.inference_mode()
+def answers(
+    model: LlamaForCausalLM, dataset: PlaceDataset, collate: PackCollate, image_id: int, noise: float
+) -> list[bool]:
+    """Whether each question is answered rightly."""
+    logits, said = [], []
+    for start in tqdm(range(0, len(dataset), BATCH), unit="batch"):
+        batch = collate([dataset[number] for number in range(start, min(start + BATCH, len(dataset)))])
+        asked = batch["verdicts"][:, 1:]
+        logits.append(model.lm_head(read_places(model, batch, image_id, noise)[:, :-1][asked]))
+        said.append(batch["labels"][:, 1:][asked])
+    verdicts, right = torch.cat(said).unique(return_inverse=True)
+    return (torch.cat(logits)[:, verdicts].argmax(-1) == right).tolist()
+
+
+def main() -> None:
+    params, tokenizer = load_params(), load_tokenizer()
+    encoder = Encoder(tokenizer)
+    torch.manual_seed(params.seed)
+    model = LlamaForCausalLM.from_pretrained(LANGUAGE, local_files_only=True).eval()
+    use_packed_attention(model)
+    dataset, kinds = questions(params, encoder)
+    collate = PlaceCollate(tokenizer.pad_token_id, None, encoder)
+    right = answers(model, dataset, collate, encoder.token_id(IMAGE), params.language.noise)
+    asked, known = Counter(kinds), Counter(kind for kind, ok in zip(kinds, right, strict=True) if ok)
+    for kind in sorted(asked):
+        print(f"{' '.join(kind):16} {known[kind] / asked[kind]:.3f} of {asked[kind]}")
+    print(f"{'all':16} {sum(right) / len(right):.3f} of {len(right)}")
+
+
+if __name__ == "__main__":
+    main()
