@@ -53,7 +53,8 @@ def attend(lengths: Sequence[int], dtype: torch.dtype, free: int = 1, heads: int
 def test_packed_attention_is_attention_within_each_sample(lengths: list[int], dtype: torch.dtype) -> None:
     results = attend(lengths, dtype)
     for found, expected in zip(results[:4], results[4:], strict=True):
-        assert (found.float() - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
+        scale = max(1.0, expected.abs().max())  # inputs are about 1; a single key leaves gradients that are rounding
+        assert (found.float() - expected).abs().max() <= TOLERANCE[dtype] * scale
 
 
 @settings(max_examples=25)
