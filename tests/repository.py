@@ -15,7 +15,7 @@ NOT_COPIED = {".git", ".venv", ".venv-lock", ".resume", "wandb", "dvc.lock", "dv
 NOT_COPIED |= {"reports", "metrics", "checkpoints"}
 NOT_COPIED |= {f"data/{made}" for made in ("fetched", "prepared", "tokenizer", "vision", "language", "features", "sft")}
 NOT_COPIED |= {f".dvc/{made}" for made in ("cache", "tmp", "config.local")}
-CHANGING = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".hypothesis", "*.partial*")  # under other tests
+CHANGING = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".hypothesis", "*.partial*")  # while copied
 
 
 class Repository:

@@ -172,7 +172,8 @@ def test_two_machines_as_the_readme_has_it(alone: Path, tmp_path: Path) -> None:
         outputs = [machine.communicate(timeout=120) for machine in machines]
     finally:
         for machine in machines:
-            machine.kill()
+            if machine.poll() is None:
+                os.killpg(machine.pid, signal.SIGKILL)
     assert [machine.returncode for machine in machines] == [0, 0], outputs
     assert "".join(out for out, _ in outputs).count("tiny: ") == 1
     assert_alike(tmp_path, alone)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import CLIPVisionConfig, LlamaConfig
 
@@ -39,10 +40,11 @@ def attend(lengths: Sequence[int], dtype: torch.dtype, free: int = 1, heads: int
     out.backward(wanted)
     found = [out[:, : sum(lengths)], *(leaf.grad[:, :, : sum(lengths)] for leaf in leaves)]
     plain = [part.float().requires_grad_() for part in (query, key, value)]
-    outs = [
-        scaled_dot_product_attention(*(part[:, :, a:b] for part in plain), is_causal=True, enable_gqa=True)
-        for a, b in pairwise(bounds.tolist())
-    ]
+    with sdpa_kernel(SDPBackend.MATH):  # a fused one leaves rounding where gradients are zero: with a single key
+        outs = [
+            scaled_dot_product_attention(*(part[:, :, a:b] for part in plain), is_causal=True, enable_gqa=True)
+            for a, b in pairwise(bounds.tolist())
+        ]
     expected = torch.cat(outs, 2).transpose(1, 2)
     expected.backward(wanted[:, : sum(lengths)].float())
     return [*found, expected, *(part.grad[:, :, : sum(lengths)] for part in plain)]
@@ -53,11 +55,10 @@ def attend(lengths: Sequence[int], dtype: torch.dtype, free: int = 1, heads: int
 def test_packed_attention_is_attention_within_each_sample(lengths: list[int], dtype: torch.dtype) -> None:
     results = attend(lengths, dtype)
     for found, expected in zip(results[:4], results[4:], strict=True):
-        scale = max(1.0, expected.abs().max())  # inputs are about 1; a single key leaves gradients that are rounding
-        assert (found.float() - expected).abs().max() <= TOLERANCE[dtype] * scale
+        assert (found.float() - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
 
 
-@settings(max_examples=25)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(1, 20))
 def test_packed_attention_of_any_lengths(lengths: list[int], free: int) -> None:
     results = attend(lengths, torch.float32, free)
