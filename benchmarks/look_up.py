@@ -20,7 +20,7 @@ from stages.common.params import Params, load_params
 from stages.common.paths import LANGUAGE
 from stages.common.shards import read_rows
 from stages.common.world import Scene
-from stages.language import PlaceCollate, PlaceDataset, place_words, read_places
+from stages.language import PlaceCollate, PlaceDataset, place_words, read_places, says_verdict, verdict_ids
 
 BATCH = 64  # questions
 
@@ -29,7 +29,7 @@ def questions(params: Params, encoder: Encoder) -> tuple[PlaceDataset, list[tupl
     """A sample for each question, and its task and right answer."""
     grid = params.data.image_size // params.vision.patch_size
     samples, places, kinds = [], [], []
-    for number, row in enumerate(read_rows("validation", ["scene", "texts"], params.data.validation_scenes)):
+    for number, row in enumerate(read_rows("validation", ["scene", "texts"])):
         rng = random.Random(f"{params.seed}/look-up/{number}")
         scene = Scene.from_json(row["scene"])
         for text in row["texts"]:
@@ -37,22 +37,22 @@ def questions(params: Params, encoder: Encoder) -> tuple[PlaceDataset, list[tupl
                 samples.append(([number], *encoder.dialogue([(before_text(text["question"]), text["answer"])])))
                 places.append(place_words(scene, grid, params.language.misread, rng))
                 kinds.append((text["task"], text["expected"]))
-    return PlaceDataset(samples, places, [[True]] * len(samples), encoder.token_id(IMAGE)), kinds
+    return PlaceDataset(samples, places, encoder.token_id(IMAGE)), kinds
 
 
 @torch.inference_mode()
 def answers(
-    model: LlamaForCausalLM, dataset: PlaceDataset, collate: PackCollate, image_id: int, noise: float
+    model: LlamaForCausalLM, dataset: PlaceDataset, collate: PackCollate, encoder: Encoder, noise: float
 ) -> list[bool]:
     """Whether each question is answered rightly."""
-    logits, said = [], []
+    verdicts, image_id = verdict_ids(encoder), encoder.token_id(IMAGE)
+    right: list[bool] = []
     for start in tqdm(range(0, len(dataset), BATCH), unit="batch"):
         batch = collate([dataset[number] for number in range(start, min(start + BATCH, len(dataset)))])
-        asked = batch["verdicts"][:, 1:]
-        logits.append(model.lm_head(read_places(model, batch, image_id, noise)[:, :-1][asked]))
-        said.append(batch["labels"][:, 1:][asked])
-    verdicts, right = torch.cat(said).unique(return_inverse=True)
-    return (torch.cat(logits)[:, verdicts].argmax(-1) == right).tolist()
+        asked = says_verdict(batch["labels"], verdicts)[:, 1:]
+        logits = model.lm_head(read_places(model, batch, image_id, noise)[:, :-1][asked])
+        right += (verdicts[logits[:, verdicts].argmax(-1)] == batch["labels"][:, 1:][asked]).tolist()
+    return right
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
     use_packed_attention(model)
     dataset, kinds = questions(params, encoder)
     collate = PlaceCollate(tokenizer.pad_token_id, None, encoder)
-    right = answers(model, dataset, collate, encoder.token_id(IMAGE), params.language.noise)
+    right = answers(model, dataset, collate, encoder, params.language.noise)
     asked, known = Counter(kinds), Counter(kind for kind, ok in zip(kinds, right, strict=True) if ok)
     for kind in sorted(asked):
         print(f"{' '.join(kind):16} {known[kind] / asked[kind]:.3f} of {asked[kind]}")

@@ -79,25 +79,19 @@ def place_words(scene: Scene, grid: int, misread: float, rng: random.Random) -> 
 
 
 class PlaceDataset(SampleDataset):
-    """Text samples whose places hold words: ``places`` is [samples][P] strings, and ``verdicts`` [samples][turns]
-    tells which turns answer yes or no."""
+    """Text samples whose places hold words: ``places`` is [samples][P] strings."""
 
-    def __init__(
-        self, samples: list[Sample], places: list[list[str]], verdicts: list[list[bool]], image_id: int
-    ) -> None:
+    def __init__(self, samples: list[Sample], places: list[list[str]], image_id: int) -> None:
         super().__init__(samples, None, len(places[0]), image_id)
-        self._places, self._verdicts = places, verdicts
+        self._places = places
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        number = max(index, -1 - index)
-        verdicts = self._verdicts[number] if index >= 0 else []  # a sample without targets says neither
-        return super().__getitem__(index) | {"places": self._places[number], "verdicts": verdicts}
+        return super().__getitem__(index) | {"places": self._places[max(index, -1 - index)]}
 
 
 class PlaceCollate(PackCollate):
     """Adds what the places hold: ``words`` [U, W], the batch's different ones and some empty ones, filled up with -1,
-    and ``places`` [S, P], which of them each place holds. ``verdicts`` [1, N] marks the labels that say yes or no: the
-    first of an answer."""
+    and ``places`` [S, P], which of them each place holds."""
 
     def __init__(self, pad_id: int, length: int | None, encoder: Encoder) -> None:
         super().__init__(pad_id, length)
@@ -110,42 +104,35 @@ class PlaceCollate(PackCollate):
         words = np.full((-(-len(ids) // _WORDS_STEP) * _WORDS_STEP, max(map(len, ids))), -1)
         for line, place in zip(words, ids, strict=False):
             line[: len(place)] = place
-        batch = super().__call__(items)
-        learnt = batch["labels"] != IGNORED
-        verdicts = learnt.clone()
-        verdicts[:, 1:] &= ~learnt[:, :-1]
-        turns = [said for item in items for said in item["verdicts"]]
-        verdicts[verdicts.clone()] = torch.tensor(turns, dtype=torch.bool)
-        return batch | {"words": torch.from_numpy(words), "places": torch.tensor(places), "verdicts": verdicts}
+        return super().__call__(items) | {"words": torch.from_numpy(words), "places": torch.tensor(places)}
 
 
 def text_samples(
     params: LanguageParams, grid: int, encoder: Encoder, seed: int
-) -> tuple[list[Sample], list[list[str]], list[list[bool]]]:
-    """Samples, their places, and which of their turns say yes or no. Per scene: how a description begins; for some,
-    questions, or a whole description.
+) -> tuple[list[Sample], list[list[str]]]:
+    """Samples and their places. Per scene: how a description begins; for some, questions, or a whole description.
 
     Beginnings name what stands in a place, questions find the place of what is named; these two take the practice.
     """
     samples: list[Sample] = []
-    places, verdicts = [], []
+    places = []
     for number, row in enumerate(read_rows("train", ["scene", "texts"], params.scenes)):
         rng = random.Random(f"{seed}/language/{number}")
         scene = Scene.from_json(row["scene"])
         described = [text for text in row["texts"] if text["task"] == "description"]
         asked = [text for text in row["texts"] if text["task"] != "description"]
         beginning, whole = rng.sample(described, 2)
-        dialogues = [[beginning | {"answer": beginning["answer"][: len(scene.groups)]}]]
+        dialogues = [[(beginning["question"], beginning["answer"][: len(scene.groups)])]]
         if number % _QUESTIONS_EVERY == 0:
-            dialogues.append(rng.sample(asked, min(_QUESTIONS, len(asked))))
+            chosen = rng.sample(asked, min(_QUESTIONS, len(asked)))
+            dialogues.append([(text["question"], text["answer"]) for text in chosen])
         if number % _WHOLE_EVERY == 1:
-            dialogues.append([whole])
-        for texts in dialogues:
-            (question, answer), *others = [(text["question"], text["answer"]) for text in texts]
+            dialogues.append([(whole["question"], whole["answer"])])
+        for turns in dialogues:
+            (question, answer), *others = turns
             samples.append(([number], *encoder.dialogue([(before_text(question), answer), *others])))
             places.append(place_words(scene, grid, params.misread, rng))
-            verdicts.append([text["expected"] in ("yes", "no") for text in texts])
-    return samples, places, verdicts
+    return samples, places
 
 
 def read_places(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int, noise: float) -> Tensor:
@@ -173,17 +160,34 @@ def read_places(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int
     ).last_hidden_state
 
 
+def verdict_ids(encoder: Encoder) -> Tensor:
+    """The tokens that an answer begins with where it says yes, and where it says no."""
+    return torch.tensor([encoder.ids("有，")[0], encoder.ids("没有，")[0]])
+
+
+def says_verdict(labels: Tensor, verdicts: Tensor) -> Tensor:
+    """Where an answer begins with one of ``verdicts``: [1, N]."""
+    begins = labels != IGNORED
+    begins[:, 1:] &= labels[:, :-1] == IGNORED
+    return begins & torch.isin(labels, verdicts)
+
+
 def language_loss(
-    model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int, noise: float, verdict_weight: float
+    model: LlamaForCausalLM,
+    batch: dict[str, Tensor],
+    image_id: int,
+    noise: float,
+    verdicts: Tensor,
+    verdict_weight: float,
 ) -> Tensor:
     """Cross-entropy of the answers, in which a yes or no counts ``verdict_weight`` times."""
+    labels = batch["labels"]
     hidden = read_places(model, batch, image_id, noise)
-    loss, logits = target_loss(hidden, batch["labels"], model.lm_head, batch["num_items_in_batch"])
-    learnt = batch["labels"][:, 1:] != IGNORED
-    verdicts = batch["verdicts"][:, 1:][learnt]
-    said = batch["labels"][:, 1:][learnt][verdicts]
-    more = nn.functional.cross_entropy(logits[verdicts], said, reduction="sum") / batch["num_items_in_batch"]
-    return loss + (verdict_weight - 1) * more
+    loss, logits = target_loss(hidden, labels, model.lm_head, batch["num_items_in_batch"])
+    said = says_verdict(labels, verdicts.to(labels.device))[:, 1:]
+    among_targets = said[labels[:, 1:] != IGNORED]
+    more = nn.functional.cross_entropy(logits[among_targets], labels[:, 1:][said], reduction="sum")
+    return loss + (verdict_weight - 1) * more / batch["num_items_in_batch"]
 
 
 def save_language_model(model: LlamaForCausalLM, weights: dict[str, Tensor] | None = None) -> None:
@@ -222,6 +226,7 @@ def main() -> None:
 
 def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, encoder: Encoder) -> None:
     image_id = encoder.token_id(IMAGE)
+    verdicts = verdict_ids(encoder)
     grid = params.data.image_size // params.vision.patch_size
     dataset = PlaceDataset(*text_samples(params.language, grid, encoder, params.seed), image_id)
     check_positions(dataset, params.language.max_position_embeddings)
@@ -239,7 +244,7 @@ def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, enc
         [params.seed, grid, params.language.model_dump(), SHARDS, TOKENIZER],
         save=lambda _, weights: save_language_model(model, weights),
         loss_of=lambda model, batch: language_loss(
-            model, batch, image_id, params.language.noise, params.language.verdict_weight
+            model, batch, image_id, params.language.noise, verdicts, params.language.verdict_weight
         ),
     )
 

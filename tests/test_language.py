@@ -11,12 +11,13 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from stages.common.chat import END, IMAGE, Encoder
+from stages.common.chat import Encoder, before_text
 from stages.common.params import load_params
 from stages.common.paths import SHARDS
 from stages.common.regions import box_weights
+from stages.common.shards import read_rows
 from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, Scene
-from stages.language import PlaceCollate, PlaceDataset, language_loss, place_words, text_samples
+from stages.language import PlaceCollate, PlaceDataset, language_loss, place_words, says_verdict, verdict_ids
 from stages.prepare.scene import sample_scene
 from stages.prepare.world import write_world
 from stages.tokenizer import corpus, train_tokenizer
@@ -80,15 +81,15 @@ def test_loss_reads_sums_of_words() -> None:
         "num_items_in_batch": 2,
         "words": torch.tensor([[10, 11], [12, -1], [-1, -1]]),
         "places": torch.tensor([[1, 0]]),
-        "verdicts": torch.tensor([[False, False, False, True, False]]),
     }
     table = model.get_input_embeddings().weight
     embeds = torch.stack([table[1], table[12], table[10] + table[11], table[7], table[8]])[None]
     expected = model(inputs_embeds=embeds, labels=batch["labels"]).loss
-    assert language_loss(model, batch, 3, 0.0, 1.0).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert language_loss(model, batch, 3, 1.0, 1.0).item() != pytest.approx(expected.item(), rel=1e-5)
+    verdicts = torch.tensor([6, 7])
+    assert language_loss(model, batch, 3, 0.0, verdicts, 1.0).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert language_loss(model, batch, 3, 1.0, verdicts, 1.0).item() != pytest.approx(expected.item(), rel=1e-5)
     verdict = cross_entropy(model(inputs_embeds=embeds).logits[0, 2], torch.tensor(7))
-    more = language_loss(model, batch, 3, 0.0, 5.0) - expected
+    more = language_loss(model, batch, 3, 0.0, verdicts, 5.0) - expected
     assert more.item() == pytest.approx(4 * verdict.item() / 2, rel=1e-4)
 
 
@@ -97,43 +98,38 @@ def test_a_pack_without_targets_costs_nothing() -> None:
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
     model = LlamaForCausalLM(config)
-    dataset = PlaceDataset([([0], [3, 4, 11], [-100, -100, 11])], [["a", "b"]], [[True]], 3)
+    dataset = PlaceDataset([([0], [3, 4, 11], [-100, -100, 11])], [["a", "b"]], 3)
     batch = PlaceCollate(0, None, Words())([dataset[-1]])
-    assert not batch["verdicts"].any()
-    loss = language_loss(model, batch | {"num_items_in_batch": 7}, 3, 0.5, 5.0)
+    loss = language_loss(model, batch | {"num_items_in_batch": 7}, 3, 0.5, torch.tensor([11, 12]), 5.0)
     loss.backward()
     assert loss.item() == 0
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
 
 
-def test_verdicts_are_what_a_yes_no_question_is_answered_with_first() -> None:
-    """In a pack with a sample that has no targets, as processes without a share of a batch are given."""
-    ignored = [-100]
-    samples = [
-        ([0], [3, 4, 11, 12, 5, 13, 14], ignored * 2 + [11, 12] + ignored + [13, 14]),
-        ([1], [3, 4, 15, 16], ignored * 2 + [15, 16]),
-    ]
-    places, verdicts = [["a", "b"], ["b", "b"]], [[False, True], [True]]
-    dataset = PlaceDataset(samples, places, verdicts, 3)
-    batch = PlaceCollate(0, None, Words())([dataset[-2], dataset[0], dataset[1]])
-    assert batch["labels"][batch["verdicts"]].tolist() == [13, 15]
-    assert batch["words"][batch["places"]].squeeze(-1).tolist() == [[2, 2], [1, 2], [2, 2]]
+def test_a_verdict_is_what_an_answer_begins_with() -> None:
+    """Neither a word in its middle nor the next answer's question."""
+    labels = torch.tensor([[7, -100, 7, 6, -100, 6, 7, -100, 5, 6, -100]])
+    expected = torch.tensor([[True, False, True, False, False, True, False, False, False, False, False]])
+    assert says_verdict(labels, torch.tensor([6, 7])).equal(expected)
 
 
 def test_the_world_s_verdicts_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the tokenizer that the pipeline trains: all there are, and nothing else."""
+    """With the tokenizer that the pipeline trains, one for each yes/no question that is asked."""
     monkeypatch.chdir(tmp_path)
     params = load_params(Path(__file__).parent / "params.yaml")
     shutil.copytree(Path(__file__).parents[1] / "data/eval", "data/eval")
     SHARDS.mkdir(parents=True)
     scenes = {"train_scenes": 40, "validation_scenes": 1, "test_scenes": 1, "shard_scenes": 40}
     write_world(params.model_copy(update={"data": params.data.model_copy(update=scenes)}), SHARDS)
-    tokenizer = train_tokenizer(corpus(40), params.tokenizer)
-    encoder = Encoder(tokenizer)
-    samples, places, verdicts = text_samples(params.language, GRID, encoder, 1)
-    dataset = PlaceDataset(samples, places, verdicts, encoder.token_id(IMAGE))
-    batch = PlaceCollate(0, None, encoder)([dataset[number] for number in range(len(dataset))])
-    said = [tokenizer.decode([token]) for token in batch["labels"][batch["verdicts"]].tolist()]
-    assert set(said) == {"有", "没有"}
-    answers = tokenizer.decode(batch["labels"][batch["labels"] != -100]).split(END)
-    assert len(said) == sum(answer.startswith(("有，", "没有，")) for answer in answers) > 50
+    encoder = Encoder(train_tokenizer(corpus(40), params.tokenizer))
+    asked = {"yes": 0, "no": 0, None: 0}
+    found = dict(asked)
+    yes, no = verdict_ids(encoder).tolist()
+    for row in read_rows("train", ["texts"]):
+        for text in row["texts"]:
+            expected = text["expected"] if text["expected"] in asked else None
+            labels = torch.tensor([encoder.dialogue([(before_text(text["question"]), text["answer"])])[1]])
+            said = labels[says_verdict(labels, verdict_ids(encoder))].tolist()
+            asked[expected] += 1
+            found[expected] += said == {"yes": [yes], "no": [no], None: []}[expected]
+    assert found == asked and asked["yes"] == asked["no"] == 120
