@@ -46,7 +46,7 @@ test: setup  ## the tests; some of them: make test ARGS="-k preset"
 	@.venv/bin/python -m pytest $(ARGS)
 
 .PHONY: bench
-bench: setup  ## speed of training beside two other ways to do it, some 5 minutes; more rounds: make bench ARGS="--rounds 9"
+bench: setup  ## speed of training beside two other ways to do it, 5 to 8 minutes; more rounds: make bench ARGS="--rounds 9"
 	@.venv/bin/python -m benchmarks.training $(ARGS)
 
 .PHONY: wandb-sync
