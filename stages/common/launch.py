@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages import VISIBLE_GPUS
 from stages.common.errors import InputError
 from stages.common.params import Params, load_params
+
+if TYPE_CHECKING:  # importing torch takes seconds, and most stages do without
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 _LAUNCHED = "VLM_CURRICULUM_LAUNCHED"  # accelerate starts a single process without a number
 
@@ -94,6 +97,12 @@ def _report_errors(main: Callable[[], object]) -> None:
         sys.exit(130)
 
 
+def cause(error: ChildFailedError) -> ProcessFailure:
+    """The failure of the process that failed first. ``get_first_failure`` counts in whole seconds, in which those that
+    were ended for it are as early."""
+    return min(error.failures.values(), key=lambda failure: (failure.exitcode < 0, failure.timestamp))
+
+
 def _launch(params: Params, module: str, arguments: list[str]) -> None:
     """Raises InputError if one of the processes has; if one fails otherwise, ends with its code."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -124,7 +133,7 @@ def _launch(params: Params, module: str, arguments: list[str]) -> None:
             own = ["--config_file", config, "--num_processes", str(processes)]
             launch_command(launch_command_parser().parse_args([*own, "--module", module, *arguments]))
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
+        failure = cause(error)
         if failure.exitcode == 2 and isinstance(failure.message, dict):
             raise InputError(failure.message["message"]) from None
         sys.exit(failure.exitcode if failure.exitcode > 0 else 1)

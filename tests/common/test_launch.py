@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+from stages.common.launch import cause
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,8 +46,10 @@ class Slow(SampleDataset):
 
 def main():
     trouble = sys.argv[1]
-    if trouble == "input":
+    if trouble == "input" or trouble == "input of one" and os.environ["RANK"] == "1":
         raise InputError("data.txt: row 3 is empty; fill it")
+    if trouble == "input of one":
+        time.sleep(60)
     if trouble == "gpus":
         raise InputError("sees " + os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
     if trouble == "bug" and os.environ["RANK"] == "1":
@@ -179,8 +185,23 @@ def test_two_machines_as_the_readme_has_it(alone: Path, tmp_path: Path) -> None:
     assert_alike(tmp_path, alone)
 
 
-def test_bad_input_is_told_once(tmp_path: Path) -> None:
-    code, _, err = run(tmp_path, 2, "input")
+def test_who_was_ended_is_not_the_cause(tmp_path: Path) -> None:
+    told = tmp_path / "error.json"
+    message = {"message": "data.txt: row 3 is empty", "extraInfo": {"timestamp": str(int(time.time()))}}
+    told.write_text(json.dumps({"message": message}))
+    nothing = str(tmp_path / "nothing.json")
+    failures = {0: ProcessFailure(0, 1, -signal.SIGTERM, nothing), 1: ProcessFailure(1, 2, 2, str(told))}
+    for failure in failures.values():
+        failure.timestamp = 1_700_000_000
+    error = ChildFailedError("stage", failures)
+    assert cause(error) is failures[1]
+    assert cause(ChildFailedError("stage", {0: failures[0]})) is failures[0]
+
+
+@pytest.mark.parametrize("trouble", ["input", "input of one"])
+def test_bad_input_is_told_once(tmp_path: Path, trouble: str) -> None:
+    """Also where a process with a lower number is ended before it has seen any."""
+    code, _, err = run(tmp_path, 2, trouble)
     assert code == 2
     assert err.count("row 3 is empty") == 1 and "error: data.txt: row 3 is empty; fill it" in err
     assert "Traceback" not in err
