@@ -49,7 +49,7 @@ class Pace:
     """Stands where a step gets its batch: measures ``steps`` of them each time that it is asked to, then waits."""
 
     def __init__(self, asked: Connection, material: Material, frozen: bool, pixels: bool) -> None:
-        self.steps = 1
+        self.steps = 8 if torch.cuda.is_available() else 1  # a GPU's are short
         self._asked, self._material = asked, material
         self._frozen, self._pixels = frozen, pixels
         self._numbers: list[list[int]] = []
@@ -66,6 +66,8 @@ class Pace:
         self._numbers.append(list(numbers))
 
     def _measured(self) -> dict[str, float]:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - self._since
         sizes = self._material.sizes([number for batch in self._numbers for number in batch])
         peak = peak_memory()
@@ -88,11 +90,22 @@ def run(name: str, task: Task, folder: Path, load: Callable[[], Material], asked
     {"reference": reference, "stock": stock, "ours": ours}[name](task, material, pace, folder)
 
 
-def pixels_of(material: Material, numbers: Sequence[int]) -> torch.Tensor:
-    """[B, 3, 224, 224], as CLIP wants them."""
-    shown = [material.samples[number][0][0] for number in numbers]
-    pictures = [Image.open(io.BytesIO(material.images[picture])).convert("RGB") for picture in shown]
-    return CLIPImageProcessorPil()(pictures, return_tensors="pt")["pixel_values"]
+class Pixels:
+    """Pictures as CLIP wants them; each is decoded once: workers enough would have them ready in time."""
+
+    def __init__(self, material: Material) -> None:
+        self._material, self._processor = material, CLIPImageProcessorPil()
+        self._decoded: dict[int, torch.Tensor] = {}
+
+    def __getitem__(self, numbers: Sequence[int]) -> torch.Tensor:
+        """[B, 3, 224, 224], of these samples."""
+        return torch.stack([self._picture(self._material.samples[number][0][0]) for number in numbers])
+
+    def _picture(self, number: int) -> torch.Tensor:
+        if number not in self._decoded:
+            picture = Image.open(io.BytesIO(self._material.images[number])).convert("RGB")
+            self._decoded[number] = self._processor(picture, return_tensors="pt")["pixel_values"][0]
+        return self._decoded[number]
 
 
 def padded(material: Material, numbers: Sequence[int], length: int | None) -> dict[str, torch.Tensor]:
@@ -116,16 +129,16 @@ def reference(task: Task, material: Material, pace: Pace, folder: Path) -> None:
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-6)
     scaler = torch.amp.GradScaler(device, enabled=device == "cuda")
+    pixels = Pixels(material)
     size, first = BATCH_SIZE[task], 0
     while True:
         numbers = [number % len(material.samples) for number in range(first, first + size)]
         first += size
         pace.step(numbers)
         batch = {name: values.to(device) for name, values in padded(material, numbers, PADDED[task]).items()}
-        pixels = pixels_of(material, numbers).to(device)
         with torch.autocast(device, torch.float16, enabled=device == "cuda"):
             with torch.no_grad():
-                seen = model.patch_features(pixels)
+                seen = model.patch_features(pixels[numbers].to(device))
             hidden = model.model.language_model(inputs_embeds=model.embed(batch["input_ids"], seen)).last_hidden_state
             logits = model.lm_head(hidden)
             wanted = batch["labels"][:, 1:].flatten()
@@ -158,11 +171,12 @@ def stock(task: Task, material: Material, pace: Pace, folder: Path) -> None:
     own = vlm_config(VISION, DECODER, "linear", material.image_id).to_dict()
     model = LlavaForConditionalGeneration(LlavaConfig(**{name: own[name] for name in own if name in _OF_LLAVA}))
     freeze(model, task)
-    pace.steps = 4  # its batches are as long as their longest sample: some are slow
+    pace.steps *= 4  # its batches are as long as their longest sample: some are slow
+    pixels = Pixels(material)
 
     def collate(numbers: list[int]) -> dict[str, torch.Tensor]:
         pace.step(numbers)
-        return padded(material, numbers, None) | {"pixel_values": pixels_of(material, numbers)}
+        return padded(material, numbers, None) | {"pixel_values": pixels[numbers]}
 
     arguments = TrainingArguments(
         output_dir=str(folder / f"stock-{task}"),
@@ -178,27 +192,21 @@ def stock(task: Task, material: Material, pace: Pace, folder: Path) -> None:
     Trainer(model=model, args=arguments, train_dataset=Numbers(len(material.samples)), data_collator=collate).train()
 
 
-class Numbered(SampleDataset):
-    """Tells the collator which sample it has."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return super().__getitem__(index) | {"number": index}
-
-
 def ours(task: Task, material: Material, pace: Pace, folder: Path) -> None:
     model = network(material.image_id, task)
     features = CachedFeatures(np.load(features_path("train", folder), mmap_mode="r"))
-    dataset = Numbered(material.samples, features, IMAGE_TOKENS, material.image_id)
+    dataset = SampleDataset(material.samples, features, IMAGE_TOKENS, material.image_id)
     budget = BATCH_TOKENS[task]
-    pack = PackCollate(PAD_ID, budget)
-
-    def collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        pace.step([item["number"] for item in items])
-        return pack(items)
-
     use_packed_attention(model)
     params = material.params
     loop = (params.pretrain if task == "pretrain" else params.sft).model_copy(update={"epochs": 2000})
     plan = plan_batches(dataset.lengths, budget, None, loop.epochs, True, params.seed)
-    pace.steps = plan.epoch_starts[1]  # a pack holds samples of like length: only all of them are a fair sample
-    train(task, model, dataset, collate, plan, loop, params, [], save=lambda *_: None)
+    pace.steps *= plan.epoch_starts[1]  # a pack holds samples of like length: only all of them are a fair sample
+    batches, forward = iter(plan.batches), model.forward
+
+    def loss_of(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        pace.step(next(batches))
+        return forward(**batch).loss
+
+    collate = PackCollate(PAD_ID, budget)
+    train(task, model, dataset, collate, plan, loop, params, [], save=lambda *_: None, loss_of=loss_of)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
 from model.attention import use_packed_attention
+from model.modeling import end_where_wanted
 from stages.common.chat import IMAGE, Encoder, before_text, load_tokenizer
 from stages.common.packing import PackCollate
 from stages.common.params import Params, load_params
@@ -50,7 +51,7 @@ def answers(
     for start in tqdm(range(0, len(dataset), BATCH), unit="batch"):
         batch = collate([dataset[number] for number in range(start, min(start + BATCH, len(dataset)))])
         asked = says_verdict(batch["labels"], verdicts)[:, 1:]
-        logits = model.lm_head(read_places(model, batch, image_id, noise)[:, :-1][asked])
+        logits = model.lm_head(read_places(model, batch, image_id, noise, asked[0].nonzero().squeeze(1)))
         right += (verdicts[logits[:, verdicts].argmax(-1)] == batch["labels"][:, 1:][asked]).tolist()
     return right
 
@@ -61,6 +62,7 @@ def main() -> None:
     torch.manual_seed(params.seed)
     model = LlamaForCausalLM.from_pretrained(LANGUAGE, local_files_only=True).eval()
     use_packed_attention(model)
+    end_where_wanted(model.model)
     dataset, kinds = questions(params, encoder)
     collate = PlaceCollate(tokenizer.pad_token_id, None, encoder)
     right = answers(model, dataset, collate, encoder, params.language.noise)

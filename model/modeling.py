@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,11 @@ from transformers import (
     AutoModelForImageTextToText,
     CLIPVisionModel,
     LlamaForCausalLM,
+    LlamaModel,
     LlavaForConditionalGeneration,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 
 from model.configuration import VlmConfig, vlm_config
@@ -22,6 +25,23 @@ from model.projectors import build_projector
 # Targets are filled up to a multiple of this. On a CPU every new shape of a matrix product costs a compiled kernel,
 # and thousands of them slow down everything else.
 _TARGET_STEP = 128
+
+
+class LastLayer(LlamaDecoderLayer):
+    """Gives hidden states where they are wanted: nobody sees the others after it, so that they need no MLP."""
+
+    def forward(self, hidden_states: Tensor, wanted: Tensor | None = None, **kwargs) -> Tensor:
+        """hidden_states [B, T, D] -> [1, N, D] for ``wanted`` [N], which counts through the batch; None: as Llama's."""
+        if wanted is None:
+            return super().forward(hidden_states, **kwargs)
+        attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
+        hidden = (hidden_states + attended).flatten(0, 1).index_select(0, wanted).unsqueeze(0)
+        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+
+
+def end_where_wanted(decoder: LlamaModel) -> None:
+    """Lets ``decoder`` take ``wanted``. Its weights, and what else it does, stay as they are."""
+    decoder.layers[-1].__class__ = LastLayer
 
 
 class VlmForConditionalGeneration(LlavaForConditionalGeneration):
@@ -37,6 +57,7 @@ class VlmForConditionalGeneration(LlavaForConditionalGeneration):
     def __init__(self, config: VlmConfig) -> None:
         super().__init__(config)
         self.model.multi_modal_projector = build_projector(config)
+        end_where_wanted(self.model.language_model)
         self.post_init()
 
     def patch_features(self, pixel_values: Tensor) -> Tensor:
@@ -65,12 +86,15 @@ class VlmForConditionalGeneration(LlavaForConditionalGeneration):
         targets, [N, vocabulary], and ``loss`` is their mean cross-entropy, or their sum over
         ``num_items_in_batch``."""
         if patch_features is not None:
-            projected = self.model.multi_modal_projector(patch_features)
+            projected = self.model.multi_modal_projector(patch_features.to(self.dtype))  # they are kept in 16 bits
             kwargs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
         if labels is None:
             return super().forward(input_ids=input_ids, pixel_values=pixel_values, **kwargs)
-        outputs = self.model(input_ids=input_ids, pixel_values=pixel_values, use_cache=False, **kwargs)
-        loss, logits = target_loss(outputs.last_hidden_state, labels, self.lm_head, num_items_in_batch)
+        targets = Targets.of(labels)
+        hidden = self.model(
+            input_ids=input_ids, pixel_values=pixel_values, use_cache=False, wanted=targets.positions, **kwargs
+        ).last_hidden_state
+        loss, logits = target_loss(hidden.squeeze(0), targets, self.lm_head, num_items_in_batch)
         return LlavaCausalLMOutputWithPast(loss=loss, logits=logits)
 
 
@@ -78,19 +102,33 @@ AutoConfig.register(VlmConfig.model_type, VlmConfig)
 AutoModelForImageTextToText.register(VlmConfig, VlmForConditionalGeneration)
 
 
+class Targets(NamedTuple):
+    """The ``count`` tokens that are to be predicted, and a few to fill up, which are none."""
+
+    positions: Tensor  # [N], of what predicts them, counting through the batch
+    tokens: Tensor  # [N], -100 in what fills up
+    count: int
+
+    @classmethod
+    def of(cls, labels: Tensor) -> Targets:
+        """labels [B, T]: a token, or -100, which is predicted at the position before."""
+        following = nn.functional.pad(labels[:, 1:], (0, 1), value=-100).flatten()
+        found = (following != -100).nonzero().squeeze(1)
+        positions = nn.functional.pad(found, (0, -len(found) % _TARGET_STEP))
+        torch._dynamo.maybe_mark_dynamic(positions, 0)  # packs differ in it, and are not to be compiled one by one
+        tokens = following[positions]
+        tokens[len(found) :] = -100
+        return cls(positions, tokens, len(found))
+
+
 def target_loss(
-    hidden: Tensor, labels: Tensor, lm_head: nn.Module, num_items: Tensor | int | None
+    hidden: Tensor, targets: Targets, lm_head: nn.Module, num_items: Tensor | int | None
 ) -> tuple[Tensor, Tensor]:
-    """Next-token cross-entropy over the positions that have a target: hidden [B, T, D], labels [B, T]."""
-    targets = labels[:, 1:].flatten()
-    chosen = (targets != -100).nonzero().squeeze(1)  # [N]
-    count = len(chosen)
-    filled = nn.functional.pad(chosen, (0, -count % _TARGET_STEP))
-    targets = targets[filled]
-    targets[count:] = -100
-    logits = lm_head(hidden[:, :-1].flatten(0, 1).index_select(0, filled)).float()  # [N and a few, V]
-    loss = nn.functional.cross_entropy(logits, targets, reduction="sum")
-    return loss / (count if num_items is None else num_items), logits[:count]
+    """Cross-entropy of targets by the hidden states [N, D] at their positions: the sum over ``num_items`` or, None, the
+    mean; and their logits [count, V]."""
+    logits = lm_head(hidden).float()
+    loss = nn.functional.cross_entropy(logits, targets.tokens, reduction="sum")
+    return loss / (targets.count if num_items is None else num_items), logits[: targets.count]
 
 
 def build_model(vision: Path, language: Path, projector: str, image_token_id: int) -> VlmForConditionalGeneration:

@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from model.attention import use_packed_attention
 from model.convert import ConversionError, language_model, load_minimind, set_special_tokens
-from model.modeling import target_loss
+from model.modeling import Targets, end_where_wanted, target_loss
 from stages.common.batches import plan_batches
 from stages.common.chat import END, IGNORED, IMAGE, PAD, START, Encoder, before_text, load_tokenizer
 from stages.common.errors import InputError, run_stage
@@ -135,8 +135,10 @@ def text_samples(
     return samples, places
 
 
-def read_places(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int, noise: float) -> Tensor:
-    """Hidden states [1, N, D] of a pack, with Gaussian noise on what the places hold.
+def read_places(
+    model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int, noise: float, wanted: Tensor
+) -> Tensor:
+    """Hidden states [W, D] of a pack at the ``wanted`` [W] positions, with Gaussian noise on what the places hold.
 
     Each sample's noise has a strength of its own, up to ``noise`` times the spread of what the places hold. Finding a
     thing by its name is learnt on the clear samples; with all of them equally noisy it was not learnt in the time.
@@ -156,8 +158,10 @@ def read_places(model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int
         inputs_embeds=embeddings,
         position_ids=batch["position_ids"],
         cu_seq_lens_q=batch["cu_seq_lens_q"],
+        max_length_q=batch["max_length_q"],
         use_cache=False,
-    ).last_hidden_state
+        wanted=wanted,
+    ).last_hidden_state.squeeze(0)
 
 
 def verdict_ids(encoder: Encoder) -> Tensor:
@@ -182,8 +186,9 @@ def language_loss(
 ) -> Tensor:
     """Cross-entropy of the answers, in which a yes or no counts ``verdict_weight`` times."""
     labels = batch["labels"]
-    hidden = read_places(model, batch, image_id, noise)
-    loss, logits = target_loss(hidden, labels, model.lm_head, batch["num_items_in_batch"])
+    targets = Targets.of(labels)
+    hidden = read_places(model, batch, image_id, noise, targets.positions)
+    loss, logits = target_loss(hidden, targets, model.lm_head, batch["num_items_in_batch"])
     said = says_verdict(labels, verdicts.to(labels.device))[:, 1:]
     among_targets = said[labels[:, 1:] != IGNORED]
     more = nn.functional.cross_entropy(logits[among_targets], labels[:, 1:][said], reduction="sum")
@@ -233,6 +238,7 @@ def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, enc
     torch.manual_seed(params.seed)
     model = build_language_model(params.language, len(tokenizer), encoder)
     use_packed_attention(model)
+    end_where_wanted(model.model)
     train(
         "language",
         model,

@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from model.modeling import end_where_wanted
 from stages.common.chat import Encoder, before_text
 from stages.common.params import load_params
 from stages.common.paths import SHARDS
@@ -73,11 +74,13 @@ def test_loss_reads_sums_of_words() -> None:
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
     model = LlamaForCausalLM(config).eval()
+    end_where_wanted(model.model)
     batch = {
         "input_ids": torch.tensor([[1, 3, 3, 7, 8]]),
         "labels": torch.tensor([[-100, -100, -100, 7, 8]]),
         "position_ids": torch.arange(5)[None],
         "cu_seq_lens_q": torch.tensor([0, 5]),
+        "max_length_q": 8,
         "num_items_in_batch": 2,
         "words": torch.tensor([[10, 11], [12, -1], [-1, -1]]),
         "places": torch.tensor([[1, 0]]),
@@ -98,6 +101,7 @@ def test_a_pack_without_targets_costs_nothing() -> None:
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
     model = LlamaForCausalLM(config)
+    end_where_wanted(model.model)
     dataset = PlaceDataset([([0], [3, 4, 11], [-100, -100, 11])], [["a", "b"]], 3)
     batch = PlaceCollate(0, None, Words())([dataset[-1]])
     loss = language_loss(model, batch | {"num_items_in_batch": 7}, 3, 0.5, torch.tensor([11, 12]), 5.0)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from stages.common.chat import IGNORED
@@ -70,8 +69,8 @@ def pack_length(batch_tokens: int | None) -> int | None:
 
 
 class PackCollate:
-    """Samples -> one pack: input_ids, labels and position_ids [1, N], and cu_seq_lens_q [S + 1 and a few], where
-    samples start and end, as transformers calls it; the last end is repeated.
+    """Samples -> one pack: input_ids, labels and position_ids [1, N], and, as transformers calls them, cu_seq_lens_q
+    [S + 1 and a few], where samples start and end, the last end repeated, and max_length_q, what none is longer than.
 
     N is ``length`` (and a little), or as much more as the samples need. Pictures stand in the order of their
     placeholders: [all pictures, ...]. A pack of texts has none.
@@ -80,8 +79,9 @@ class PackCollate:
     def __init__(self, pad_id: int, length: int | None) -> None:
         self._pad_id, self._length = pad_id, length or 0
 
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
-        ends = np.cumsum([len(item["input_ids"]) for item in items])
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        lengths = [len(item["input_ids"]) for item in items]
+        ends = np.cumsum(lengths)
         total = self._length if ends[-1] <= self._length else -(-int(ends[-1]) // _LENGTH_STEP) * _LENGTH_STEP
         total += _FREE
         ids = np.full(total, self._pad_id, np.int64)
@@ -99,8 +99,9 @@ class PackCollate:
             "labels": torch.from_numpy(labels).unsqueeze(0),
             "position_ids": torch.from_numpy(positions).unsqueeze(0),
             "cu_seq_lens_q": torch.from_numpy(bounds),
+            "max_length_q": 1 << (max(lengths) - 1).bit_length(),  # a power of two: the compiler meets few
         }
         for key in ("patch_features", "pixel_values"):
             if key in items[0] and any(len(item[key]) for item in items):
-                batch[key] = torch.from_numpy(np.concatenate([item[key] for item in items])).float()
+                batch[key] = torch.from_numpy(np.concatenate([item[key] for item in items]))
         return batch

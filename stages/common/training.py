@@ -56,8 +56,9 @@ class PlannedTrainer(Trainer):
             super().log(logs, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
-        # Cached features are read faster than a process is asked; pictures have to be decoded.
-        workers = min(os.cpu_count() or 1, 8) if getattr(self.train_dataset, "decodes", False) else 0
+        # Cached features are read faster than a process is asked. Pictures have to be decoded, and a GPU is faster.
+        busy = getattr(self.train_dataset, "decodes", False) or torch.cuda.is_available()
+        workers = min(os.cpu_count() or 1, 8) if busy else 0
         plan, processes = self._plan, self.accelerator.num_processes
         if processes > 1 and not getattr(self.train_dataset, "whole_batches", False):
             plan = plan.part(self.train_dataset.lengths, self.accelerator.process_index, processes)

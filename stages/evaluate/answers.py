@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
@@ -118,7 +119,7 @@ class Answerer:
         with packed_attention_in(self.model), tqdm(total=len(dataset), unit="text", desc=label) as bar:
             for numbers in plan:
                 items = [dataset[number] for number in numbers]
-                batch = {key: value.to(self.model.device) for key, value in collate(items).items()}
+                batch = send_to_device(collate(items), self.model.device)
                 logits = self.model(**batch, num_items_in_batch=1).logits  # [N, V]
                 labels = batch["labels"][batch["labels"] != IGNORED]
                 nats = cross_entropy(logits, labels, reduction="none").cpu().numpy()

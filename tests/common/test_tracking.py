@@ -34,7 +34,7 @@ import sys, time
 from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from model.modeling import target_loss
+from model.modeling import Targets, target_loss
 from stages.common.batches import plan_batches
 from stages.common.params import load_params
 from stages.common.packing import PackCollate, SampleDataset
@@ -55,7 +55,8 @@ model.lm_head.weight.requires_grad_(False)
 def loss_of(model, batch):
     time.sleep(float(wait))
     hidden = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
-    return target_loss(hidden, batch["labels"], model.lm_head, None)[0]
+    targets = Targets.of(batch["labels"])
+    return target_loss(hidden.flatten(0, 1)[targets.positions], targets, model.lm_head, None)[0]
 plan = plan_batches(dataset.lengths, 32, None, 2, True, 1)
 train("sft-long", model, dataset, PackCollate(0, None), plan, params.sft, params, [root], lambda *_: None, loss_of)
 print("wandb was imported:", "wandb" in sys.modules)

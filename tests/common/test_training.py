@@ -21,7 +21,7 @@ import shutil, signal, sys, time
 from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from model.modeling import target_loss
+from model.modeling import Targets, target_loss
 from stages.common.batches import plan_batches
 from stages.common.errors import run_stage
 from stages.common.params import load_params
@@ -44,7 +44,8 @@ def main():
             return (model.model.embed_tokens.weight * float("nan")).sum()
         time.sleep(float(sys.argv[2]))
         hidden = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
-        return target_loss(hidden, batch["labels"], model.lm_head, None)[0]
+        targets = Targets.of(batch["labels"])
+        return target_loss(hidden.flatten(0, 1)[targets.positions], targets, model.lm_head, None)[0]
     plan = plan_batches(dataset.lengths, 32, None, 2, True, 1)
     def save(epochs, weights):
         if sys.argv[3] == "full disk":

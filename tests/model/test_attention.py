@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from accelerate.utils import send_to_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -25,16 +26,19 @@ from stages.common.packing import PackCollate, SampleDataset
 IMAGE_ID, PATCHES = 3, 4
 # Largest difference from float32 that the format's own rounding makes, relative to the largest value.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="has no GPU"))]
 
 
-def attend(lengths: Sequence[int], dtype: torch.dtype, free: int = 1, heads: int = 4, groups: int = 2) -> list[Tensor]:
+def attend(
+    lengths: Sequence[int], dtype: torch.dtype, free: int = 1, heads: int = 4, groups: int = 2, device: str = "cpu"
+) -> list[Tensor]:
     """Packed attention's result and gradients, and then the same of plain attention in float32, sample by sample."""
     torch.manual_seed(0)
     total, width = sum(lengths) + free, 8
-    query, key, value = (torch.randn(1, count, total, width).to(dtype) for count in (heads, groups, groups))
-    wanted = torch.randn(1, total, heads, width).to(dtype)
+    query, key, value = (torch.randn(1, count, total, width).to(device, dtype) for count in (heads, groups, groups))
+    wanted = torch.randn(1, total, heads, width).to(device, dtype)
     wanted[:, sum(lengths) :] = 0  # nobody asks for what is behind the samples
-    bounds = torch.tensor([0, *torch.tensor(lengths).cumsum(0)])
+    bounds = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], device=device)
     leaves = [part.clone().requires_grad_() for part in (query, key, value)]
     out, _ = packed_attention(torch.nn.Identity(), *leaves, None, scaling=width**-0.5, cu_seq_lens_q=bounds)
     out.backward(wanted)
@@ -50,10 +54,11 @@ def attend(lengths: Sequence[int], dtype: torch.dtype, free: int = 1, heads: int
     return [*found, expected, *(part.grad[:, :, : sum(lengths)] for part in plain)]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("lengths", [[1], [5, 16, 17, 3], [40] * 5, [230, 5, 430, 208], [300] * 13])
-def test_packed_attention_is_attention_within_each_sample(lengths: list[int], dtype: torch.dtype) -> None:
-    results = attend(lengths, dtype)
+def test_packed_attention_is_attention_within_each_sample(lengths: list[int], dtype: torch.dtype, device: str) -> None:
+    results = attend(lengths, dtype, device=device)
     for found, expected in zip(results[:4], results[4:], strict=True):
         assert (found.float() - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
 
@@ -112,7 +117,7 @@ def dataset(model: VlmForConditionalGeneration, cached: bool) -> SampleDataset:
         ids = [1, *[IMAGE_ID] * len(shown[:2]), *text[:2], *[IMAGE_ID] * len(shown[2:]), *text[2:]]
         samples.append((shown, ids, [IGNORED] * 6 + ids[6:]))
     with torch.no_grad():
-        features = CachedFeatures(model.patch_features(PIXELS).numpy())
+        features = CachedFeatures(model.patch_features(PIXELS.to(model.device)).cpu().numpy())
     return SampleDataset(samples, features if cached else Shown(), PATCHES, IMAGE_ID)
 
 
@@ -120,9 +125,12 @@ def plain_loss(model: VlmForConditionalGeneration, items: Sequence[dict]) -> Ten
     """As the papers have it: each sample alone, pixels through the encoder, logits everywhere."""
     total, count = 0.0, 0
     for item in items:
-        ids, labels = (torch.from_numpy(item[name]).unsqueeze(0) for name in ("input_ids", "labels"))
-        shown = {"pixel_values": torch.from_numpy(item["pixel_values"])} if len(item["pixel_values"]) else {}
-        logits = model(input_ids=ids, **shown).logits
+        batch = {name: torch.from_numpy(item[name]).unsqueeze(0) for name in ("input_ids", "labels")}
+        if len(item["pixel_values"]):
+            batch["pixel_values"] = torch.from_numpy(item["pixel_values"])
+        batch = send_to_device(batch, model.device)
+        labels = batch.pop("labels")
+        logits = model(**batch).logits
         total += cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=IGNORED, reduction="sum")
         count += int((labels[0, 1:] != IGNORED).sum())
     return total / count
@@ -134,14 +142,15 @@ def gradients(model: VlmForConditionalGeneration, loss: Tensor) -> dict[str, Ten
     return {name: part.grad.clone() for name, part in model.named_parameters() if part.grad is not None}
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("cached", [False, True])
 def test_the_fast_path_has_the_plain_path_s_loss_and_gradients(
-    cached: bool, compiled: bool, dtype: torch.dtype
+    cached: bool, compiled: bool, dtype: torch.dtype, device: str
 ) -> None:
     """In one pack or in several, however they are cut."""
-    model = network()
+    model = network().to(device)
     shown = dataset(model, cached=False)
     loss = plain_loss(model, [shown[number] for number in range(12)])
     expected = gradients(model, loss)
@@ -151,10 +160,9 @@ def test_the_fast_path_has_the_plain_path_s_loss_and_gradients(
     fast, collate = dataset(model, cached), PackCollate(0, 256)
     targets = sum(int((fast[number]["labels"] != IGNORED).sum()) for number in range(12))
     for packs in ([range(12)], [(0, 11, 5), (1, 2, 3, 4), (10, 9), (6, 7, 8)]):
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            losses = [
-                model(**collate([fast[number] for number in pack]), num_items_in_batch=targets).loss for pack in packs
-            ]
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            batches = (send_to_device(collate([fast[number] for number in pack]), device) for pack in packs)
+            losses = [model(**batch, num_items_in_batch=targets).loss for batch in batches]
         found = gradients(model, sum(losses))
         assert sum(losses).item() == pytest.approx(loss.item(), rel=TOLERANCE[dtype])
         assert found.keys() == expected.keys()
@@ -162,17 +170,20 @@ def test_the_fast_path_has_the_plain_path_s_loss_and_gradients(
             assert (gradient - expected[name]).norm() <= TOLERANCE[dtype] * 2 * expected[name].norm(), name
 
 
-def test_no_sample_of_a_pack_sees_another() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_no_sample_of_a_pack_sees_another(dtype: torch.dtype, device: str) -> None:
     """Whatever is put in another's place, its losses stay the same to the last bit; and what sees it does change."""
-    model = network()
+    model = network().to(device)
     data, collate = dataset(model, True), PackCollate(0, 512)
     items = [data[number] for number in (4, 7, 2)]
     other = {**items[1], "input_ids": items[1]["input_ids"][::-1].copy(), "patch_features": -items[1]["patch_features"]}
     other["labels"] = items[1]["labels"]
     counts = [int((item["labels"][1:] != IGNORED).sum()) for item in items]
-    with packed_attention_in(model), torch.no_grad():
+    autocast = torch.autocast(device, dtype, enabled=dtype != torch.float32)
+    with packed_attention_in(model), torch.no_grad(), autocast:
         before, after = (
-            model(**collate(found), num_items_in_batch=1).logits.split(counts)
+            model(**send_to_device(collate(found), device), num_items_in_batch=1).logits.split(counts)
             for found in (items, [items[0], other, items[2]])
         )
     assert torch.equal(before[0], after[0]) and torch.equal(before[2], after[2])
