@@ -1,17 +1,19 @@
-"""Floating-point operations that training needs: no padding, and logits only where there is a target.
+"""Floating-point operations that training needs: no padding, logits only where there is a target, and in the last layer
+an MLP only there.
 
 A product of [m, k] and [k, n] takes 2 m k n. For a sample of T tokens, I of which are a picture's, and N targets:
 
-    layers     2 T (2 D^2 + 2 D D_kv + 3 D F) each: query, output, key, value projections and the gated MLP
+    layers     2 T (2 D^2 + 2 D D_kv) each: query, output, key and value projections
+    MLPs       2 T 3 D F each, the last one 2 N 3 D F
     attention  2 T^2 D each: two products, the causal half of either
     head       2 N D V
     projector  2 I D_vision D
 
 Backward, every product takes another one of its size for the gradient of what came in, and, where its weights learn,
-one more for theirs; so layers and head take 3 times the forward pass in SFT, and 2 times in pretraining, where they
-are frozen. Attention has no weights and takes 3 times in both, the projector 2, for nothing flows back to what comes
-in. A step that runs the vision encoder takes its forward pass as well. Norms, activations and the optimizer are left
-out.
+one more for theirs; so layers, MLPs and head take 3 times the forward pass in SFT, and 2 times in pretraining, where
+they are frozen. Attention has no weights and takes 3 times in both, the projector 2, for nothing flows back to what
+comes in. A step that runs the vision encoder takes its forward pass as well. Norms, activations and the optimizer are
+left out.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ def decoder_forward(config: LlamaConfig, tokens: int, targets: int) -> tuple[flo
     """(of products with weights, of attention)"""
     width, heads = config.hidden_size, config.num_attention_heads
     keys = width // heads * config.num_key_value_heads
-    layer = 2 * tokens * (2 * width**2 + 2 * width * keys + 3 * width * config.intermediate_size)
+    layers = config.num_hidden_layers
+    projections = layers * 2 * tokens * (2 * width**2 + 2 * width * keys)
+    mlps = 2 * (tokens * (layers - 1) + targets) * 3 * width * config.intermediate_size
     head = 2 * targets * width * config.vocab_size
-    return config.num_hidden_layers * layer + head, config.num_hidden_layers * 2 * tokens**2 * width
+    return projections + mlps + head, layers * 2 * tokens**2 * width
 
 
 def vision_forward(config: CLIPVisionConfig) -> float:
