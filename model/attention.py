@@ -67,7 +67,7 @@ def packed_attention(
     # Under autocast the rotary positions have made query and key float32.
     query, key, value = (part[0].transpose(0, 1).to(value.dtype) for part in (query * scaling, key, value))
     query, key, value = (part.contiguous() for part in (query, key, value))  # [N, heads, d]
-    if value.is_cuda and value.dtype != torch.float32:
+    if value.is_cuda and value.itemsize == 2:
         out = _flash(query, key, value, cu_seq_lens_q, min(max_length_q or len(query), len(query)))
     else:
         out, _ = _attend(query, key, value, cu_seq_lens_q)

@@ -155,6 +155,21 @@ def test_the_loss_is_the_plain_cross_entropy_and_padding_changes_nothing() -> No
     assert torch.allclose(loss, padded, atol=1e-6)
 
 
+def test_rows_of_a_batch_have_targets_of_their_own() -> None:
+    """Also where hidden states end at targets: those of every row are its own."""
+    network = tiny()
+    features, ids = torch.randn(2, 36, 24), torch.tensor([[1, *[3] * 36, 7, 8, 9, 5], [2, *[3] * 36, 9, 6, 7, 8]])
+    labels = ids.where(torch.arange(41) > torch.tensor([[38], [37]]), -100)  # two and three
+    with torch.no_grad():
+        out = network(input_ids=ids, patch_features=features, labels=labels)
+        logits = network(input_ids=ids, patch_features=features).logits
+    wanted = torch.cat([logits[0, 38:40], logits[1, 37:40]])
+    assert torch.allclose(out.logits, wanted, atol=1e-5)
+    assert out.loss.item() == pytest.approx(
+        torch.nn.functional.cross_entropy(wanted, torch.cat([ids[0, 39:], ids[1, 38:]])).item(), rel=1e-5
+    )
+
+
 @pytest.mark.parametrize(("projector", "image_tokens"), [("linear", 36), ("mlp", 36), ("ldp", 9), ("ldpv2", 25)])
 def test_a_checkpoint_is_an_ordinary_transformers_directory(
     tmp_path: Path, tokenizer, projector: str, image_tokens: int
