@@ -46,7 +46,7 @@ _OF_LLAVA = {  # of our configuration; LLaVA's own projector is an MLP
 
 
 class Pace:
-    """Stands where a step gets its batch: measures ``steps`` of them each time that it is asked to, then waits."""
+    """Stands before each step: measures ``steps`` of them each time that it is asked to, then waits."""
 
     def __init__(self, asked: Connection, material: Material, frozen: bool, pixels: bool) -> None:
         self.steps = 8 if torch.cuda.is_available() else 1  # a GPU's are short
@@ -91,21 +91,17 @@ def run(name: str, task: Task, folder: Path, load: Callable[[], Material], asked
 
 
 class Pixels:
-    """Pictures as CLIP wants them; each is decoded once: workers enough would have them ready in time."""
+    """Pictures as CLIP wants them, decoded beforehand: workers enough would have them ready in time."""
 
     def __init__(self, material: Material) -> None:
-        self._material, self._processor = material, CLIPImageProcessorPil()
-        self._decoded: dict[int, torch.Tensor] = {}
+        self._shown = [pictures[0] for pictures, *_ in material.samples]
+        processor = CLIPImageProcessorPil()
+        pictures = (Image.open(io.BytesIO(image)).convert("RGB") for image in material.images)
+        self._decoded = [processor(picture, return_tensors="pt")["pixel_values"][0] for picture in pictures]
 
     def __getitem__(self, numbers: Sequence[int]) -> torch.Tensor:
         """[B, 3, 224, 224], of these samples."""
-        return torch.stack([self._picture(self._material.samples[number][0][0]) for number in numbers])
-
-    def _picture(self, number: int) -> torch.Tensor:
-        if number not in self._decoded:
-            picture = Image.open(io.BytesIO(self._material.images[number])).convert("RGB")
-            self._decoded[number] = self._processor(picture, return_tensors="pt")["pixel_values"][0]
-        return self._decoded[number]
+        return torch.stack([self._decoded[self._shown[number]] for number in numbers])
 
 
 def padded(material: Material, numbers: Sequence[int], length: int | None) -> dict[str, torch.Tensor]:

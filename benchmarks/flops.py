@@ -1,5 +1,5 @@
-"""Floating-point operations that training needs: no padding, logits only where there is a target, and in the last layer
-an MLP only there.
+"""Floating-point operations of our training, but for what fills up: no padding, logits only where there is a target,
+and in the last layer an MLP only there.
 
 A product of [m, k] and [k, n] takes 2 m k n. For a sample of T tokens, I of which are a picture's, and N targets:
 

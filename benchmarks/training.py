@@ -74,13 +74,13 @@ def waiting(task: Task, folder: Path, threads: int) -> Iterator[dict[str, Connec
     context = get_context("spawn")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     processes, ends = [], {}
-    for name in CONTENDERS:
-        ends[name], theirs = context.Pipe()
-        arguments = (name, task, folder, partial(load, task), theirs)
-        processes.append(context.Process(target=run, args=arguments))
-        processes[-1].start()
-        theirs.close()
     try:
+        for name in CONTENDERS:
+            ends[name], theirs = context.Pipe()
+            arguments = (name, task, folder, partial(load, task), theirs)
+            processes.append(context.Process(target=run, args=arguments))
+            processes[-1].start()
+            theirs.close()
         targets = {name: end.recv() for name, end in ends.items()}
         assert len(set(targets.values())) == 1, targets
         yield ends

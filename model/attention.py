@@ -58,7 +58,7 @@ def packed_attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """query [1, H, N, d], key and value [1, K, N, d], ``cu_seq_lens_q`` [S + 1]: where samples start and end. The last
-    of the N positions belongs to no sample. None is longer than ``max_length_q``; who says so gets it faster on a GPU.
+    of the N positions belongs to no sample. No sample is longer than ``max_length_q``, which saves time on a GPU.
     """
     if cu_seq_lens_q is None or len(query) != 1:
         raise ValueError("packed attention takes one sequence, and cu_seq_lens_q: where its samples start and end")
@@ -67,7 +67,7 @@ def packed_attention(
     # Under autocast the rotary positions have made query and key float32.
     query, key, value = (part[0].transpose(0, 1).to(value.dtype) for part in (query * scaling, key, value))
     query, key, value = (part.contiguous() for part in (query, key, value))  # [N, heads, d]
-    if value.is_cuda and value.itemsize == 2:
+    if value.is_cuda and value.itemsize == 2 and value.shape[-1] % 8 == 0 and value.shape[-1] <= 256:
         out = _flash(query, key, value, cu_seq_lens_q, min(max_length_q or len(query), len(query)))
     else:
         out, _ = _attend(query, key, value, cu_seq_lens_q)
@@ -79,13 +79,16 @@ AttentionInterface.register(PACKED, packed_attention)
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int) -> Tensor:
     """As _attend. The time it takes grows with ``longest``, too."""
-    length = len(query)
-    # What is behind the samples is attended to as well: its results would be whatever the memory held, and so would
-    # its gradients, which go into those of the weights.
-    behind = bounds[-1] + torch.arange(longest, length + longest, longest, device=bounds.device)
-    bounds = torch.cat([bounds, behind.clamp(max=length)]).int()
+    bounds = _to_the_end(bounds, len(query), longest)
     causal = {"window_size": (-1, 0), "scale": 1.0}  # queries are scaled already
     return varlen_attn(query, key, value, bounds, bounds, longest, longest, **causal, enable_gqa=True)
+
+
+def _to_the_end(bounds: Tensor, length: int, longest: int) -> Tensor:
+    """With what is behind the samples cut into more, of ``longest`` at most. Left out, its results would be whatever
+    the memory held, and so would its gradients, which go into those of the weights."""
+    behind = bounds[-1] + torch.arange(longest, length + longest, longest, device=bounds.device)
+    return torch.cat([bounds, behind.clamp(max=length)]).int()
 
 
 def _groups(bounds: Tensor, length: int) -> list[tuple[Tensor, int, int]]:

@@ -31,7 +31,7 @@ class LastLayer(LlamaDecoderLayer):
     """Gives hidden states where they are wanted: nobody sees the others after it, so that they need no MLP."""
 
     def forward(self, hidden_states: Tensor, wanted: Tensor | None = None, **kwargs) -> Tensor:
-        """hidden_states [B, T, D] -> [1, N, D] for ``wanted`` [N], which counts through the batch; None: as Llama's."""
+        """hidden_states [B, T, D] -> [1, N, D], at the ``wanted`` [N] positions of the whole batch, or [B, T, D]."""
         if wanted is None:
             return super().forward(hidden_states, **kwargs)
         attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
@@ -69,7 +69,7 @@ class VlmForConditionalGeneration(LlavaForConditionalGeneration):
         embeddings = self.get_input_embeddings()(input_ids)
         if patch_features is None:
             return embeddings
-        projected = self.model.multi_modal_projector(patch_features).to(embeddings.dtype)
+        projected = self.model.multi_modal_projector(patch_features.to(self.dtype)).to(embeddings.dtype)
         mask = self.model.get_placeholder_mask(input_ids, embeddings, projected)
         return embeddings.masked_scatter(mask, projected)
 
@@ -114,7 +114,8 @@ class Targets(NamedTuple):
         """labels [B, T]: a token, or -100, which is predicted at the position before."""
         following = nn.functional.pad(labels[:, 1:], (0, 1), value=-100).flatten()
         found = (following != -100).nonzero().squeeze(1)
-        positions = nn.functional.pad(found, (0, -len(found) % _TARGET_STEP))
+        filled = max(1, -(-len(found) // _TARGET_STEP)) * _TARGET_STEP  # none would be a shape of its own
+        positions = nn.functional.pad(found, (0, filled - len(found)))
         torch._dynamo.maybe_mark_dynamic(positions, 0)  # packs differ in it, and are not to be compiled one by one
         tokens = following[positions]
         tokens[len(found) :] = -100

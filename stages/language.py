@@ -97,7 +97,7 @@ class PlaceCollate(PackCollate):
         super().__init__(pad_id, length)
         self._encoder = encoder
 
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         seen: dict[str, int] = {}
         places = [[seen.setdefault(place, len(seen)) for place in item["places"]] for item in items]
         ids = [self._encoder.ids(place) for place in seen]
@@ -135,9 +135,7 @@ def text_samples(
     return samples, places
 
 
-def read_places(
-    model: LlamaForCausalLM, batch: dict[str, Tensor], image_id: int, noise: float, wanted: Tensor
-) -> Tensor:
+def read_places(model: LlamaForCausalLM, batch: dict[str, Any], image_id: int, noise: float, wanted: Tensor) -> Tensor:
     """Hidden states [W, D] of a pack at the ``wanted`` [W] positions, with Gaussian noise on what the places hold.
 
     Each sample's noise has a strength of its own, up to ``noise`` times the spread of what the places hold. Finding a
@@ -178,7 +176,7 @@ def says_verdict(labels: Tensor, verdicts: Tensor) -> Tensor:
 
 def language_loss(
     model: LlamaForCausalLM,
-    batch: dict[str, Tensor],
+    batch: dict[str, Any],
     image_id: int,
     noise: float,
     verdicts: Tensor,

@@ -98,9 +98,19 @@ def _report_errors(main: Callable[[], object]) -> None:
 
 
 def cause(error: ChildFailedError) -> ProcessFailure:
-    """The failure of the process that failed first. ``get_first_failure`` counts in whole seconds, in which those that
-    were ended for it are as early."""
-    return min(error.failures.values(), key=lambda failure: (failure.exitcode < 0, failure.timestamp))
+    """The failure to be told: bad input if there is any, else the first of a process that no signal has ended.
+
+    Not ``get_first_failure``, which counts in whole seconds: those that were ended for it, or missed it, are as early.
+    """
+
+    def order(failure: ProcessFailure) -> tuple[bool, bool, int]:
+        return not _is_bad_input(failure), failure.exitcode < 0, failure.timestamp
+
+    return min(error.failures.values(), key=order)
+
+
+def _is_bad_input(failure: ProcessFailure) -> bool:
+    return failure.exitcode == 2 and isinstance(failure.message, dict)
 
 
 def _launch(params: Params, module: str, arguments: list[str]) -> None:
@@ -134,7 +144,7 @@ def _launch(params: Params, module: str, arguments: list[str]) -> None:
             launch_command(launch_command_parser().parse_args([*own, "--module", module, *arguments]))
     except ChildFailedError as error:
         failure = cause(error)
-        if failure.exitcode == 2 and isinstance(failure.message, dict):
+        if _is_bad_input(failure):
             raise InputError(failure.message["message"]) from None
         sys.exit(failure.exitcode if failure.exitcode > 0 else 1)
     except subprocess.CalledProcessError as error:  # of accelerate's, where there is one process

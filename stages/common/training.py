@@ -37,7 +37,7 @@ from stages.common.tracking import Run, start_run, training_name
 _ROOT = Path(__file__).parents[2]
 _COLUMNS = ("step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm")
 
-Collate = Callable[[list[Any]], dict[str, torch.Tensor]]
+Collate = Callable[[list[Any]], dict[str, Any]]
 Weights = dict[str, torch.Tensor] | None  # None: those that the model holds
 Save = Callable[[Path, Weights], None]
 
@@ -56,9 +56,10 @@ class PlannedTrainer(Trainer):
             super().log(logs, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
-        # Cached features are read faster than a process is asked. Pictures have to be decoded, and a GPU is faster.
+        # Cached features are read faster than a process is asked; but decoding is slow, and a step on a GPU short.
         busy = getattr(self.train_dataset, "decodes", False) or torch.cuda.is_available()
-        workers = min(os.cpu_count() or 1, 8) if busy else 0
+        cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        workers = min(max(cores, 1), 8) if busy else 0
         plan, processes = self._plan, self.accelerator.num_processes
         if processes > 1 and not getattr(self.train_dataset, "whole_batches", False):
             plan = plan.part(self.train_dataset.lengths, self.accelerator.process_index, processes)
@@ -67,6 +68,7 @@ class PlannedTrainer(Trainer):
             batch_sampler=plan,
             collate_fn=self.data_collator,
             num_workers=workers,
+            worker_init_fn=_leave_signals,
             pin_memory=self.args.dataloader_pin_memory,
         )
         # Ours are shared out already: for accelerate there is one process.
@@ -95,6 +97,12 @@ class PlannedTrainer(Trainer):
         if num_items_in_batch is not None:
             self.target_tokens += int(num_items_in_batch)  # of all processes
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+
+def _leave_signals(_: int) -> None:
+    """In a worker: signals go to all processes, and are answered by the one that trains, which ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class LossLog(TrainerCallback):

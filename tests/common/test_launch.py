@@ -185,16 +185,22 @@ def test_two_machines_as_the_readme_has_it(alone: Path, tmp_path: Path) -> None:
     assert_alike(tmp_path, alone)
 
 
-def test_who_was_ended_is_not_the_cause(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [-signal.SIGTERM, 1, 130])
+def test_bad_input_is_the_cause_whatever_others_ended_with(tmp_path: Path, other: int) -> None:
     told = tmp_path / "error.json"
     message = {"message": "data.txt: row 3 is empty", "extraInfo": {"timestamp": str(int(time.time()))}}
     told.write_text(json.dumps({"message": message}))
     nothing = str(tmp_path / "nothing.json")
-    failures = {0: ProcessFailure(0, 1, -signal.SIGTERM, nothing), 1: ProcessFailure(1, 2, 2, str(told))}
+    failures = {0: ProcessFailure(0, 1, other, nothing), 1: ProcessFailure(1, 2, 2, str(told))}
     for failure in failures.values():
         failure.timestamp = 1_700_000_000
-    error = ChildFailedError("stage", failures)
-    assert cause(error) is failures[1]
+    assert cause(ChildFailedError("stage", failures)) is failures[1]
+
+
+def test_who_was_ended_is_not_the_cause(tmp_path: Path) -> None:
+    failures = {rank: ProcessFailure(rank, 1, code, str(tmp_path / "none")) for rank, code in ((0, -15), (1, 1))}
+    failures[0].timestamp = failures[1].timestamp = 1_700_000_000
+    assert cause(ChildFailedError("stage", failures)) is failures[1]
     assert cause(ChildFailedError("stage", {0: failures[0]})) is failures[0]
 
 

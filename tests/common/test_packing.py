@@ -22,7 +22,7 @@ ROWS = [
 
 
 def dataset() -> SampleDataset:
-    features = np.arange(2 * IMAGE_TOKENS * 3, dtype=np.float32).reshape(2, IMAGE_TOKENS, 3)
+    features = np.arange(2 * IMAGE_TOKENS * 3, dtype=np.float16).reshape(2, IMAGE_TOKENS, 3)
     return SampleDataset(Samples.of(ROWS), CachedFeatures(features), IMAGE_TOKENS, IMAGE_ID)
 
 
@@ -40,7 +40,9 @@ def test_samples_lie_one_behind_another(length: int | None, total: int) -> None:
         [0, 1, 2, 3, 4, 5],
         [6, 7, 8, 9, 10, 11],
     ]
+    assert batch["patch_features"].numpy().dtype == np.float16  # as they are kept
     bounds = batch["cu_seq_lens_q"].tolist()
+    assert 5 <= batch["max_length_q"] < 10
     assert bounds[:4] == [0, 5, 7, 12] and set(bounds[4:]) <= {12}
     rest = len(ids) - 12
     assert total - 12 + 1 <= rest <= total - 12 + 16  # packed attention needs a position that is nobody's

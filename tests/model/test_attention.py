@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from model.attention import packed_attention, packed_attention_in, use_packed_attention
+from model.attention import _to_the_end, packed_attention, packed_attention_in, use_packed_attention
 from model.configuration import vlm_config
 from model.modeling import VlmForConditionalGeneration
 from stages.common.chat import IGNORED
@@ -69,6 +69,16 @@ def test_packed_attention_of_any_lengths(lengths: list[int], free: int) -> None:
     results = attend(lengths, torch.float32, free)
     for found, expected in zip(results[:4], results[4:], strict=True):
         assert torch.allclose(found, expected, atol=1e-5)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(1, 100), st.integers(0, 30))
+def test_bounds_reach_the_end_in_pieces_that_are_not_too_long(lengths: list[int], free: int, more: int) -> None:
+    bounds = torch.tensor([0, *torch.tensor(lengths).cumsum(0), sum(lengths)])
+    longest = max(lengths) + more
+    found = _to_the_end(bounds, sum(lengths) + free, longest).tolist()
+    assert found[: len(bounds)] == bounds.tolist() and found[-1] == sum(lengths) + free
+    assert all(0 <= end - start <= longest for start, end in pairwise(found))
 
 
 def test_without_bounds_it_is_refused() -> None:
