@@ -64,12 +64,16 @@ class VlmForConditionalGeneration(LlavaForConditionalGeneration):
         """[B, 3, S, S] -> [B, P, D_vision]: the last hidden state before the post norm, without the class token."""
         return self.model.vision_tower(pixel_values).last_hidden_state[:, 1:]
 
+    def project(self, patch_features: Tensor) -> Tensor:
+        """[B, P, D_vision], in 16 bits where they are kept, -> image tokens [B, T, D]."""
+        return self.model.multi_modal_projector(patch_features.to(self.dtype))
+
     def embed(self, input_ids: Tensor, patch_features: Tensor | None) -> Tensor:
         """Token embeddings [B, T, D] with the images' positions filled in, in order; None: there are none."""
         embeddings = self.get_input_embeddings()(input_ids)
         if patch_features is None:
             return embeddings
-        projected = self.model.multi_modal_projector(patch_features.to(self.dtype)).to(embeddings.dtype)
+        projected = self.project(patch_features).to(embeddings.dtype)
         mask = self.model.get_placeholder_mask(input_ids, embeddings, projected)
         return embeddings.masked_scatter(mask, projected)
 
@@ -86,7 +90,7 @@ class VlmForConditionalGeneration(LlavaForConditionalGeneration):
         targets, [N, vocabulary], and ``loss`` is their mean cross-entropy, or their sum over
         ``num_items_in_batch``."""
         if patch_features is not None:
-            projected = self.model.multi_modal_projector(patch_features.to(self.dtype))  # they are kept in 16 bits
+            projected = self.project(patch_features)
             kwargs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
         if labels is None:
             return super().forward(input_ids=input_ids, pixel_values=pixel_values, **kwargs)

@@ -36,6 +36,8 @@ def main():
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randint(1, 50, (8,), generator=generator).tolist() for _ in range(120)]
     dataset = SampleDataset([([], row, row) for row in rows], None, 0, -1)
+    if sys.argv[3] == "workers":
+        SampleDataset.decodes = True
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=16, attention_dropout=0.1))
@@ -134,6 +136,20 @@ def test_interrupted_ends_with_130_and_can_go_on(undisturbed: Path, tmp_path: Pa
     assert process.returncode == 130 and "run the same command again" in err and "Traceback" not in err
     finish(tmp_path)
     # The state was saved between two points of the curve: the point after it averages fewer steps.
+    assert_same(tmp_path, undisturbed, but_loss=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_is_answered_by_the_one_that_trains(
+    undisturbed: Path, tmp_path: Path, number: int
+) -> None:
+    """As a terminal sends Ctrl-C: to the workers that load as well."""
+    process = start(tmp_path, 0.1, "workers")
+    wait_for_state(tmp_path)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "run the same command again" in err and "Traceback" not in err
+    finish(tmp_path)
     assert_same(tmp_path, undisturbed, but_loss=True)
 
 

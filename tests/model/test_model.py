@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPVisionC
 
 from model.configuration import VlmConfig, vlm_config
 from model.grids import PROJECTORS
-from model.modeling import VlmForConditionalGeneration, count_parameters
+from model.modeling import Targets, VlmForConditionalGeneration, count_parameters
 from model.projectors import LDPProjector, LDPv2Projector
 from model.tokenization import with_image_token
 from stages.common.checkpoints import save_checkpoint
@@ -153,6 +153,14 @@ def test_the_loss_is_the_plain_cross_entropy_and_padding_changes_nothing() -> No
         ).loss
     assert torch.allclose(loss, plain, atol=1e-6)
     assert torch.allclose(loss, padded, atol=1e-6)
+
+
+def test_a_pack_without_targets_has_the_shape_of_one_with_few() -> None:
+    """Or a layer would be compiled for it alone."""
+    none, one = torch.full((1, 5), -100), torch.tensor([[-100, -100, 7, -100, -100]])
+    assert Targets.of(none).count == 0 and Targets.of(one).count == 1
+    assert Targets.of(none).positions.shape == Targets.of(one).positions.shape
+    assert (Targets.of(none).tokens == -100).all()
 
 
 def test_rows_of_a_batch_have_targets_of_their_own() -> None:
