@@ -27,19 +27,19 @@ setup: $(PLOTS) scm  ## the environment in .venv, from requirements.lock; nothin
 
 .PHONY: repro
 repro: setup  ## everything from an empty folder to reports/index.html; later only what changed
-	@.venv/bin/python -m stages.common.params
+	@.venv/bin/python -m stages.common.config
 	@.venv/bin/dvc repro
 	@echo "The report: $(CURDIR)/reports/index.html"
 	@if grep -qs 'no_scm = true' .dvc/config.local; then echo "$(NO_GIT)"; fi
 
 .PHONY: full
 full: setup  ## the same on MiniMind-V's own weights and data, fetched from the Hugging Face Hub; for a GPU
-	@.venv/bin/python -m stages.common.preset presets/full.args
+	@.venv/bin/python -m stages.common.config.preset presets/full.args
 	@$(MAKE) --no-print-directory repro
 
 .PHONY: preset
 preset: setup  ## write a size of run into params.yaml: make preset PRESET=smoke
-	@.venv/bin/python -m stages.common.preset presets/$(PRESET).args
+	@.venv/bin/python -m stages.common.config.preset presets/$(PRESET).args
 
 .PHONY: test
 test: setup  ## the tests; some of them: make test ARGS="-k preset"
@@ -51,7 +51,7 @@ bench: setup  ## speed of training beside two other ways to do it, 5 to 8 minute
 
 .PHONY: wandb-sync
 wandb-sync: setup  ## upload the W&B runs that were kept in wandb/; needs a W&B account
-	@.venv/bin/python -m stages.common.upload
+	@.venv/bin/python -m stages.common.tracking.upload
 
 .PHONY: lint
 lint: setup  ## ruff: rules and layout

@@ -26,15 +26,15 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from benchmarks import flops
 from benchmarks.material import DECODER, IMAGE_TOKENS, PAD_ID, VISION, Material, Task, freeze, network
-from model.attention import use_packed_attention
-from model.configuration import vlm_config
-from stages.common.batches import plan_batches
-from stages.common.chat import IGNORED
-from stages.common.features import CachedFeatures, features_path
-from stages.common.memory import peak_memory
-from stages.common.packing import PackCollate, SampleDataset
-from stages.common.precision import use_bf16
-from stages.common.training import train
+from model.vlm.attention import use_packed_attention
+from model.vlm.configuration import vlm_config
+from stages.common.core.memory import peak_memory
+from stages.common.data.batches import plan_batches
+from stages.common.data.chat import IGNORED
+from stages.common.data.features import CachedFeatures, features_path
+from stages.common.data.packing import PackCollate, SampleDataset
+from stages.common.training.loop import train
+from stages.common.training.precision import use_bf16
 
 BATCH_SIZE = {"pretrain": 16, "sft": 4}  # samples a step, of the reference and of stock
 PADDED = {"pretrain": 640, "sft": 1536}  # tokens

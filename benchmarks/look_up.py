@@ -1,7 +1,7 @@
 """How well stage language's decoder finds things by their names: ``python -m benchmarks.look_up``, once it has run.
 
-Every yes/no question of the validation scenes is asked by itself, on words in place of the picture, misread and noisy
-as in training. It is answered rightly where, of the two verdicts, the right one is the likelier first token.
+Every yes/no question of the validation scenes is asked by itself, on words in place of the picture, noisy as in
+training. It is answered rightly where, of the two verdicts, the right one is the likelier first token.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
-from model.attention import use_packed_attention
-from model.modeling import end_where_wanted
-from stages.common.chat import IMAGE, Encoder, before_text, load_tokenizer
-from stages.common.packing import PackCollate
-from stages.common.params import Params, load_params
-from stages.common.paths import LANGUAGE
-from stages.common.shards import read_rows
-from stages.common.world import Scene
-from stages.language import PlaceCollate, PlaceDataset, place_words, read_places, says_verdict, verdict_ids
+from model.vlm.attention import use_packed_attention
+from model.vlm.modeling import use_target_positions
+from stages.common.config.params import Params, load_params
+from stages.common.core.paths import LANGUAGE
+from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_images
+from stages.common.data.packing import PackCollate
+from stages.common.data.shards import read_rows
+from stages.common.world.scene import Scene
+from stages.language import PlaceCollate, PlaceDataset, place_words, read_places, yes_no_ids, yes_no_positions
 
 BATCH = 64  # questions
 
@@ -35,8 +35,8 @@ def questions(params: Params, encoder: Encoder) -> tuple[PlaceDataset, list[tupl
         scene = Scene.from_json(row["scene"])
         for text in row["texts"]:
             if text["expected"] in ("yes", "no"):
-                samples.append(([number], *encoder.dialogue([(before_text(text["question"]), text["answer"])])))
-                places.append(place_words(scene, grid, params.language.misread, rng))
+                samples.append(([number], *encoder.dialogue([(with_images(text["question"]), text["answer"])])))
+                places.append(place_words(scene, grid, params.language.patch_noise, rng))
                 kinds.append((text["task"], text["expected"]))
     return PlaceDataset(samples, places, encoder.token_id(IMAGE)), kinds
 
@@ -46,11 +46,11 @@ def answers(
     model: LlamaForCausalLM, dataset: PlaceDataset, collate: PackCollate, encoder: Encoder, noise: float
 ) -> list[bool]:
     """Whether each question is answered rightly."""
-    verdicts, image_id = verdict_ids(encoder), encoder.token_id(IMAGE)
+    verdicts, image_id = yes_no_ids(encoder), encoder.token_id(IMAGE)
     right: list[bool] = []
     for start in tqdm(range(0, len(dataset), BATCH), unit="batch"):
         batch = collate([dataset[number] for number in range(start, min(start + BATCH, len(dataset)))])
-        asked = says_verdict(batch["labels"], verdicts)[:, 1:]
+        asked = yes_no_positions(batch["labels"], verdicts)[:, 1:]
         logits = model.lm_head(read_places(model, batch, image_id, noise, asked[0].nonzero().squeeze(1)))
         right += (verdicts[logits[:, verdicts].argmax(-1)] == batch["labels"][:, 1:][asked]).tolist()
     return right
@@ -62,7 +62,7 @@ def main() -> None:
     torch.manual_seed(params.seed)
     model = LlamaForCausalLM.from_pretrained(LANGUAGE, local_files_only=True).eval()
     use_packed_attention(model)
-    end_where_wanted(model.model)
+    use_target_positions(model.model)
     dataset, kinds = questions(params, encoder)
     collate = PlaceCollate(tokenizer.pad_token_id, None, encoder)
     right = answers(model, dataset, collate, encoder, params.language.noise)

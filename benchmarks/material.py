@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from model.configuration import vlm_config
-from model.modeling import VlmForConditionalGeneration
-from stages.common.chat import IMAGE, Encoder, before_text
-from stages.common.params import Params, load_params
-from stages.common.paths import SHARDS
-from stages.common.samples import Sample, count_targets
-from stages.common.shards import read_images, read_rows
+from model.vlm.configuration import vlm_config
+from model.vlm.modeling import VlmForConditionalGeneration
+from stages.common.config.params import Params, load_params
+from stages.common.core.paths import SHARDS
+from stages.common.data.chat import IMAGE, Encoder, with_images
+from stages.common.data.samples import Sample, count_targets
+from stages.common.data.shards import read_images, read_rows
 from stages.prepare.world import write_world
 from stages.tokenizer import corpus, train_tokenizer
 
@@ -101,7 +101,7 @@ def load(task: Task) -> Material:
             while len("".join(answer)) > most:
                 answer.pop()
             if text["task"] == ("caption" if task == "pretrain" else "description") and len("".join(answer)) >= least:
-                samples.append(([number], *encoder.dialogue([(before_text(text["question"]), answer)])))
+                samples.append(([number], *encoder.dialogue([(with_images(text["question"]), answer)])))
                 break
     images = [image["bytes"] for image in read_images("train")]
     params = params.model_copy(update={"wandb": wandb, "train": train})

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter
 
-from stages.common.params import Params, load_params
+from stages.common.config.params import Params, load_params
 from stages.prepare.archive import index_archive
 from stages.prepare.files import RowSource, write_files
 from stages.prepare.sources import Images, load_image

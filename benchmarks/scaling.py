@@ -26,17 +26,17 @@ from tqdm import tqdm
 from benchmarks.charts import lines, save_png
 from benchmarks.material import PAD_ID, ROOT, VISION, network
 from benchmarks.training import machine
-from model.attention import use_packed_attention
-from stages.common.batches import plan_batches
-from stages.common.chat import IGNORED
-from stages.common.features import CachedFeatures
-from stages.common.launch import is_first
-from stages.common.memory import keep_memory, peak_memory
-from stages.common.packing import PackCollate, SampleDataset, pack_length
-from stages.common.params import load_params
-from stages.common.precision import use_bf16
-from stages.common.samples import Samples
-from stages.common.training import train
+from model.vlm.attention import use_packed_attention
+from stages.common.config.params import load_params
+from stages.common.core.memory import peak_memory, reuse_memory
+from stages.common.core.processes import is_main_process
+from stages.common.data.batches import plan_batches
+from stages.common.data.chat import IGNORED
+from stages.common.data.features import CachedFeatures
+from stages.common.data.packing import PackCollate, SampleDataset, pack_length
+from stages.common.data.samples import Samples
+from stages.common.training.loop import train
+from stages.common.training.precision import use_bf16
 
 BUDGET = 8192  # tokens a step
 PROMPT = 20  # tokens
@@ -107,7 +107,7 @@ class _Repeated:
 
 def stepping(text: int, image_tokens: int) -> Figures:
     """Seconds of a step of SFT per sample, and the peak of memory."""
-    keep_memory()
+    reuse_memory()
     model = network(IMAGE_ID, "sft")
     use_packed_attention(model)
     per_pack = max(1, BUDGET // (PROMPT - 1 + image_tokens + text))
@@ -151,7 +151,7 @@ def sharing(folder: Path) -> None:
         return pack(items)
 
     train("scaling", model, dataset, collate, plan, params.sft, params, [], save=lambda *_: None)
-    if is_first():
+    if is_main_process():
         per_step = (times[-1] - times[2]) / (len(times) - 3)
         print(json.dumps({"samples_per_second": count / len(plan) / per_step, "memory": peak_memory()}))
 

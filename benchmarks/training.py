@@ -29,10 +29,10 @@ from transformers import CLIPVisionModel
 from benchmarks.charts import bars, save_png
 from benchmarks.contenders import run
 from benchmarks.material import IMAGE_TOKENS, VISION, Task, draw, load
-from stages.common.features import features_path
-from stages.common.launch import own_device
-from stages.common.memory import keep_memory
-from stages.common.precision import use_bf16
+from stages.common.core.memory import reuse_memory
+from stages.common.core.processes import default_device
+from stages.common.data.features import features_path
+from stages.common.training.precision import use_bf16
 from stages.encode import create_arrays, write_features
 
 TASKS: tuple[Task, ...] = ("pretrain", "sft")
@@ -59,9 +59,9 @@ def fastest_product(dtype: torch.dtype) -> float:
 
 def encode(folder: Path) -> float:
     """Writes the feature cache of an untrained CLIP as stage encode does; returns seconds per picture."""
-    keep_memory()
+    reuse_memory()
     torch.manual_seed(0)
-    model = CLIPVisionModel(VISION).to(own_device()).eval()
+    model = CLIPVisionModel(VISION).to(default_device()).eval()
     started = time.perf_counter()
     create_arrays({"train": (SCENES, IMAGE_TOKENS, VISION.hidden_size)}, folder)
     write_features(model, "train", 32, use_bf16("auto"), features_path("train", folder))

@@ -11,13 +11,7 @@ from pathlib import Path
 
 import transformers
 
-
-class ConversionError(ValueError):
-    """Something given cannot be converted: the message is one sentence that says what and why."""
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+from model.errors import ConversionError
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -31,7 +25,7 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(2)
 
 
-def need_new(target: Path) -> None:
+def require_new(target: Path) -> None:
     """Raises ConversionError where ``target`` is anything but absent or an empty directory."""
     if target.is_dir() and not any(target.iterdir()):
         return
@@ -40,12 +34,12 @@ def need_new(target: Path) -> None:
 
 
 @contextmanager
-def whole(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path) -> Iterator[Path]:
     """A path beside ``target``, to make a file or a directory at; it becomes ``target`` when the block ends well.
 
-    Raises ConversionError as ``need_new`` does, and where the place cannot be written.
+    Raises ConversionError as ``require_new`` does, and where the place cannot be written.
     """
-    need_new(target)
+    require_new(target)
     partial = target.absolute().with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)

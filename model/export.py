@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
-from model.commands import ConversionError, first_line, need_new, run_command, whole
-from model.convert import load_directory
-from model.modeling import VlmForConditionalGeneration
+from model.commands import atomic_path, require_new, run_command
+from model.errors import ConversionError, first_line
+from model.minimind.checkpoint import load_directory
+from model.vlm.modeling import VlmForConditionalGeneration
 
 EXPORTABLE = ("linear", "mlp")
 
@@ -69,12 +70,12 @@ def load_processor(folder: Path) -> LlavaProcessor:
 
 def export(folder: Path, out: Path) -> None:
     """Write the model and the processor in ``folder`` as a LLaVA directory. Raises ConversionError."""
-    need_new(out)
+    require_new(out)
     model = load_directory(folder)
     if not isinstance(model, VlmForConditionalGeneration):
         raise ConversionError(f"{folder} holds a language model without a projector, not a vision-language model")
     stock, processor = to_llava(model), load_processor(folder)
-    with whole(out) as partial:
+    with atomic_path(out) as partial:
         stock.save_pretrained(partial)
         processor.save_pretrained(partial)
     print(f"{out}: a LLaVA model, from a {model.config.projector} projector")

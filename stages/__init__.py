@@ -8,7 +8,7 @@ STARTED = time.monotonic()  # this is the first line of ours that a stage's proc
 # own 300,000 costs a factor of seven as soon as something else wants one of two cores; none at all, or
 # OMP_WAIT_POLICY=PASSIVE, makes a training step on idle cores half as slow again; this many, neither.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-VISIBLE_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")  # None: all; what stages.common.launch shares out
+VISIBLE_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")  # None: all; what stages.common.training.launch shares out
 # A process takes one GPU: the Trainer would spread each planned batch over all that it sees. Processes that share a
 # stage have a number each, and choose by it.
 if "RANK" not in os.environ:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import sys
 
-from model.convert import ConversionError, load_minimind, set_special_tokens, vision_language_model
-from stages.common.chat import IMAGE, load_tokenizer
-from stages.common.checkpoints import checkpoint_path, save_checkpoint
-from stages.common.errors import InputError, run_stage
-from stages.common.fetched import fetched_file
-from stages.common.files import need_model
-from stages.common.params import load_params
-from stages.common.paths import VISION
+from model.errors import ConversionError
+from model.minimind.checkpoint import load_minimind, set_special_tokens, vision_language_model
+from stages.common.config.params import load_params
+from stages.common.core.errors import InputError
+from stages.common.core.files import require_model
+from stages.common.core.paths import VISION
+from stages.common.core.stage import run_stage
+from stages.common.data.chat import IMAGE, load_tokenizer
+from stages.common.data.fetched import fetched_file
+from stages.common.training.checkpoints import checkpoint_path, save_checkpoint
 
 
 def main() -> None:
@@ -23,7 +25,7 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in names:
         raise InputError(f"usage: python -m stages.convert NAME, one of fetch.models: {', '.join(names) or 'none'}")
     name = sys.argv[1]
-    need_model(VISION, "vision")
+    require_model(VISION, "vision")
     tokenizer = load_tokenizer()
     try:
         state = load_minimind(fetched_file("models", name))

@@ -16,14 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from model.grids import image_tokens
-from stages.common.chat import IMAGE, Encoder, before_text, load_tokenizer
-from stages.common.errors import InputError, run_stage
-from stages.common.files import whole_folder, write_json
-from stages.common.params import SftParams, load_params
-from stages.common.paths import PHASES
-from stages.common.samples import Sample, Samples, count_targets, cut
-from stages.common.shards import picture_starts, read_rows
+from model.vlm.grids import image_tokens
+from stages.common.config.params import load_params
+from stages.common.config.sft import SftParams
+from stages.common.core.errors import InputError
+from stages.common.core.files import atomic_directory, write_json
+from stages.common.core.paths import PHASES
+from stages.common.core.stage import run_stage
+from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_images
+from stages.common.data.samples import Sample, Samples, count_targets, cut
+from stages.common.data.shards import picture_starts, read_rows
 
 _QUESTIONS_PER_SAMPLE = 4
 
@@ -120,22 +122,22 @@ def fit_dialogue(dialogue: Sequence[Row], fit: Fit, encoder: Encoder) -> list[tu
         answer = text["answer"] or [""]
         shown = answer if fit.how == "cut" else fit_answer(answer, fit.max_len, fit.how, encoder)
         if shown:
-            question = text["question"] if together or turns else before_text(text["question"])
+            question = text["question"] if together or turns else with_images(text["question"])
             turns.append((question, shown))
         elif together:
             break
     return turns
 
 
-def file_dialogues(rows: Callable[[], Iterable[Row]], laps: int | None) -> Iterator[tuple[int, list[Row]]]:
+def file_dialogues(rows: Callable[[], Iterable[Row]], passes: int | None) -> Iterator[tuple[int, list[Row]]]:
     """Rows of a file, each one dialogue, in the order of the file: for every phase the same."""
-    for _ in count() if laps is None else range(laps):
+    for _ in count() if passes is None else range(passes):
         for number, row in enumerate(rows()):
             yield number, row["texts"]
 
 
 def scene_dialogues(
-    rows: Sequence[Row], laps: int | None, question_share: float, seed: int
+    rows: Sequence[Row], passes: int | None, question_share: float, seed: int
 ) -> Iterator[tuple[int, list[Row]]]:
     """A description or some questions of each scene in turn, other ones in every lap.
 
@@ -144,7 +146,7 @@ def scene_dialogues(
     """
     order = list(range(len(rows)))
     random.Random(f"{seed}/curriculum").shuffle(order)
-    for lap in count() if laps is None else range(laps):
+    for lap in count() if passes is None else range(passes):
         for number in order:
             rng = random.Random(f"{seed}/curriculum/{lap}/{number}")
             texts = rows[number]["texts"]
@@ -155,7 +157,7 @@ def scene_dialogues(
                 yield number, [rng.choice([t for t in texts if t["task"] == "description"])]
 
 
-def wanted_tokens(name: str, sft: SftParams, counted: Mapping[str, int]) -> int | None:
+def token_budget(name: str, sft: SftParams, counted: Mapping[str, int]) -> int | None:
     """The budget of a phase, given what the phases that it hangs on were found to hold; None: every row once.
 
     Raises InputError for a phase that is to match a chain which the phases before it have used up already.
@@ -187,12 +189,12 @@ def main() -> None:
         dialogues = partial(file_dialogues, partial(read_rows, "train", ["texts"]))
     counted: dict[str, int] = {}
     order = sorted(sft.phases, key=lambda name: (sft.phases[name].match is not None, len(sft.chain(name))))
-    with whole_folder(PHASES) as folder:
+    with atomic_directory(PHASES) as folder:
         for name in order:
-            wanted = wanted_tokens(name, sft, counted)
+            wanted = token_budget(name, sft, counted)
             fit = Fit(sft.fitted(name), sft.limit(name), tokens)
-            laps = 1 if wanted is None else None
-            samples, dropped, longest = phase_samples(dialogues(laps=laps), starts, fit, wanted, encoder)
+            passes = 1 if wanted is None else None
+            samples, dropped, longest = phase_samples(dialogues(passes=passes), starts, fit, wanted, encoder)
             counted[name] = samples.target_tokens
             if counted[name] < (wanted or 1):
                 where = f"phases.{name}.max_len" if sft.phases[name].max_len else "max_len"

@@ -20,34 +20,42 @@ from numpy.lib.format import open_memmap
 from tqdm import tqdm
 from transformers import CLIPVisionModel
 
-from stages.common.disk import lack_of_room, size_in_words
-from stages.common.errors import InputError, run_stage
-from stages.common.features import features_path
-from stages.common.files import need_model, partial_of, whole_folder, write_text
-from stages.common.launch import from_first, is_first, own_device, rank_of, spread, wait_for_all
-from stages.common.memory import keep_memory
-from stages.common.params import load_params
-from stages.common.paths import FEATURES, VISION
-from stages.common.pictures import pixel_values
-from stages.common.precision import use_bf16
-from stages.common.shards import has_split, picture_starts, read_images
+from stages.common.config.params import load_params
+from stages.common.core.disk import format_size, missing_space
+from stages.common.core.errors import InputError
+from stages.common.core.files import atomic_directory, partial_path, require_model, write_text
+from stages.common.core.memory import reuse_memory
+from stages.common.core.paths import FEATURES, VISION
+from stages.common.core.processes import (
+    broadcast,
+    default_device,
+    is_main_process,
+    rank_and_world_size,
+    wait_for_everyone,
+)
+from stages.common.core.stage import run_stage
+from stages.common.data.features import features_path
+from stages.common.data.pictures import pixel_values
+from stages.common.data.shards import has_split, picture_starts, read_images
+from stages.common.training.launch import run_distributed
+from stages.common.training.precision import use_bf16
 
 SPLITS = ("pretrain", "train", "validation", "test", "fixed")
 _INSTEAD = "set encode.cache to false to run the vision encoder in every step instead, or free some space"
 
 
 @contextmanager
-def shared_folder(target: Path) -> Iterator[Path]:
-    """``whole_folder`` for all processes of the stage: there when they enter, whole when all of them are done."""
-    with whole_folder(target) if is_first() else nullcontext(partial_of(target)) as folder:
+def shared_directory(target: Path) -> Iterator[Path]:
+    """``atomic_directory`` for all processes of the stage: there when they enter, whole when all of them are done."""
+    with atomic_directory(target) if is_main_process() else nullcontext(partial_path(target)) as folder:
         try:
-            wait_for_all()
+            wait_for_everyone()
             yield folder
-            wait_for_all()
+            wait_for_everyone()
         except BaseException:
             # Where one process died, the others are ended, too: that must not cut the tidying up short.
             with undisturbed():
-                if is_first():
+                if is_main_process():
                     shutil.rmtree(folder, ignore_errors=True)
             raise
 
@@ -87,12 +95,12 @@ def write_features(model: CLIPVisionModel, split: str, batch_size: int, bf16: bo
     Processes take batches in turn, which are the same ones however many they are.
     """
     array = open_memmap(path, "r")
-    rank, processes = rank_of()
+    rank, processes = rank_and_world_size()
     images = read_images(split)
     batches = enumerate(iter(lambda: list(islice(images, batch_size)), []))
     with (
         path.open("r+b") as file,  # not the map itself: machines that share a folder would overwrite each other's pages
-        tqdm(total=len(array), unit=" pictures", desc=f"encode {split}", disable=not is_first()) as bar,
+        tqdm(total=len(array), unit=" pictures", desc=f"encode {split}", disable=not is_main_process()) as bar,
     ):
         for number, batch in batches:
             if number % processes == rank:
@@ -107,30 +115,30 @@ def write_features(model: CLIPVisionModel, split: str, batch_size: int, bf16: bo
 def main() -> None:
     params = load_params()
     if not params.encode.cache:
-        with shared_folder(FEATURES) as folder:
-            if is_first():
+        with shared_directory(FEATURES) as folder:
+            if is_main_process():
                 write_text(folder / "README.md", "encode.cache is off: pictures are encoded in every step instead.\n")
         return
-    need_model(VISION, "vision")
-    keep_memory()
-    model = CLIPVisionModel.from_pretrained(VISION, local_files_only=True).to(own_device()).eval()
+    require_model(VISION, "vision")
+    reuse_memory()
+    model = CLIPVisionModel.from_pretrained(VISION, local_files_only=True).to(default_device()).eval()
     patches, width = (model.config.image_size // model.config.patch_size) ** 2, model.config.hidden_size
     shapes = {split: (int(picture_starts(split)[-1]), patches, width) for split in SPLITS if has_split(split)}
     needed = 2 * sum(count * patches * width for count, _, _ in shapes.values())
     trouble, bf16 = None, use_bf16(params.train.precision)
-    if is_first():
+    if is_main_process():
         pictures = sum(count for count, _, _ in shapes.values())
         print(
-            f"encode: {pictures:,} pictures, {patches} patches of {width} numbers in 16 bit: {size_in_words(needed)}",
+            f"encode: {pictures:,} pictures, {patches} patches of {width} numbers in 16 bit: {format_size(needed)}",
             flush=True,
         )
-        shutil.rmtree(partial_of(FEATURES), ignore_errors=True)  # of a run that was killed
-        trouble = lack_of_room(FEATURES, needed)
-    trouble, bf16 = from_first((trouble, bf16))  # each may have measured another number format as the faster one
+        shutil.rmtree(partial_path(FEATURES), ignore_errors=True)  # of a run that was killed
+        trouble = missing_space(FEATURES, needed)
+    trouble, bf16 = broadcast((trouble, bf16))  # each may have measured another number format as the faster one
     if trouble is not None:
         raise InputError(f"{trouble}: {_INSTEAD}")
-    with shared_folder(FEATURES) as folder:
-        trouble = from_first(create_arrays(shapes, folder) if is_first() else None)
+    with shared_directory(FEATURES) as folder:
+        trouble = broadcast(create_arrays(shapes, folder) if is_main_process() else None)
         if trouble is not None:
             raise InputError(f"{trouble}: {_INSTEAD}")
         for split in shapes:
@@ -144,4 +152,4 @@ def end_cleanly() -> None:
 
 if __name__ == "__main__":
     end_cleanly()
-    run_stage(spread(main, "stages.encode"))
+    run_stage(run_distributed(main, "stages.encode"))

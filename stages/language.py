@@ -5,9 +5,9 @@ out: data/language, reports/loss/language.csv
 
 Its dialogues are those of the train scenes. Where a picture's patches will stand, each place holds words instead:
 what is there, as the sum of the words' embeddings. A decoder of this size learns so to look up a place and to tell
-what is in several of them; a large chat model brings both along. Some places are misread and all are noisy, as patch
-features will be, so it learns to ask several of them. What is left for pretraining is to put patch features where
-such sums lie, as far as the projector can.
+what is in several of them; a large chat model brings both along. Some places show the wrong thing and all are noisy,
+as patch features will be, so it learns to ask several of them. What is left for pretraining is to put patch features
+where such sums lie, as far as the projector can.
 """
 
 from __future__ import annotations
@@ -20,23 +20,29 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from model.attention import use_packed_attention
-from model.convert import ConversionError, language_model, load_minimind, set_special_tokens
-from model.modeling import Targets, end_where_wanted, target_loss
-from stages.common.batches import plan_batches
-from stages.common.chat import END, IGNORED, IMAGE, PAD, START, Encoder, before_text, load_tokenizer
-from stages.common.errors import InputError, run_stage
-from stages.common.fetched import fetched_file
-from stages.common.files import whole_folder
-from stages.common.launch import is_first, spread
-from stages.common.packing import PackCollate, SampleDataset, check_positions, pack_length
-from stages.common.params import LanguageParams, Params, load_params
-from stages.common.paths import LANGUAGE, SHARDS, TOKENIZER
-from stages.common.regions import box_weights
-from stages.common.samples import Sample
-from stages.common.shards import read_rows
-from stages.common.training import train, write_loss_log
-from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
+from model.errors import ConversionError
+from model.minimind.checkpoint import language_model, load_minimind, set_special_tokens
+from model.vlm.attention import use_packed_attention
+from model.vlm.modeling import Targets, target_loss, use_target_positions
+from stages.common.config.language import LanguageParams
+from stages.common.config.params import Params, load_params
+from stages.common.core.errors import InputError
+from stages.common.core.files import atomic_directory
+from stages.common.core.paths import LANGUAGE, SHARDS, TOKENIZER
+from stages.common.core.processes import is_main_process
+from stages.common.core.stage import run_stage
+from stages.common.data.batches import plan_batches
+from stages.common.data.chat import END, IGNORED, IMAGE, PAD, START, Encoder, load_tokenizer, with_images
+from stages.common.data.fetched import fetched_file
+from stages.common.data.packing import PackCollate, SampleDataset, check_positions, pack_length
+from stages.common.data.samples import Sample
+from stages.common.data.shards import read_rows
+from stages.common.training.callbacks import write_loss_log
+from stages.common.training.launch import run_distributed
+from stages.common.training.loop import train
+from stages.common.world.regions import box_weights
+from stages.common.world.scene import Scene
+from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS
 
 _QUESTIONS = 10  # a sample
 _QUESTIONS_EVERY, _WHOLE_EVERY = 2, 4  # of this many scenes, one has questions, and one a whole description
@@ -63,16 +69,16 @@ def build_language_model(params: LanguageParams, vocab_size: int, encoder: Encod
     return LlamaForCausalLM(config)
 
 
-def place_words(scene: Scene, grid: int, misread: float, rng: random.Random) -> list[str]:
+def place_words(scene: Scene, grid: int, patch_noise: float, rng: random.Random) -> list[str]:
     """What each patch of the picture shows, [grid * grid]: where it is, and colour and kind of an object there, or
     the background. A vision encoder's patch features tell all of this too, and err like it: an object's patch has
-    another kind with probability ``misread`` and, half as often, another colour."""
+    another kind with probability ``patch_noise`` and, half as often, another colour."""
     words = [rng.choice(BACKGROUNDS[scene.background].words)] * (grid * grid)
     for group in scene.groups:
         for box in group.boxes:
             for patch in np.flatnonzero(box_weights(box, grid) > _SHARE_OF_PATCH):
-                kind = rng.choice(list(KINDS)) if rng.random() < misread else group.kind
-                colour = rng.choice(list(COLOUR_WORDS)) if rng.random() < misread / 2 else group.colour
+                kind = rng.choice(list(KINDS)) if rng.random() < patch_noise else group.kind
+                colour = rng.choice(list(COLOUR_WORDS)) if rng.random() < patch_noise / 2 else group.colour
                 words[patch] = rng.choice(COLOUR_WORDS[colour]) + rng.choice(KINDS[kind].words)
     third = {cell: rng.choice(names) for cell, names in POSITION_WORDS.items()}
     return [third[patch // grid * 3 // grid, patch % grid * 3 // grid] + word for patch, word in enumerate(words)]
@@ -130,16 +136,18 @@ def text_samples(
             dialogues.append([(whole["question"], whole["answer"])])
         for turns in dialogues:
             (question, answer), *others = turns
-            samples.append(([number], *encoder.dialogue([(before_text(question), answer), *others])))
-            places.append(place_words(scene, grid, params.misread, rng))
+            samples.append(([number], *encoder.dialogue([(with_images(question), answer), *others])))
+            places.append(place_words(scene, grid, params.patch_noise, rng))
     return samples, places
 
 
-def read_places(model: LlamaForCausalLM, batch: dict[str, Any], image_id: int, noise: float, wanted: Tensor) -> Tensor:
-    """Hidden states [W, D] of a pack at the ``wanted`` [W] positions, with Gaussian noise on what the places hold.
+def read_places(
+    model: LlamaForCausalLM, batch: dict[str, Any], image_id: int, noise: float, target_positions: Tensor
+) -> Tensor:
+    """Hidden states [W, D] of a pack at ``target_positions`` [W], with Gaussian noise on what the places hold.
 
-    Each sample's noise has a strength of its own, up to ``noise`` times the spread of what the places hold. Finding a
-    thing by its name is learnt on the clear samples; with all of them equally noisy it was not learnt in the time.
+    Each sample's noise has a strength of its own, up to ``noise`` standard deviations of what the places hold. Finding
+    a thing by its name is learnt on the clear samples; with all of them equally noisy it was not learnt in the time.
     """
     table = model.get_input_embeddings()
     known = (batch["words"] >= 0).unsqueeze(-1)
@@ -158,16 +166,16 @@ def read_places(model: LlamaForCausalLM, batch: dict[str, Any], image_id: int, n
         cu_seq_lens_q=batch["cu_seq_lens_q"],
         max_length_q=batch["max_length_q"],
         use_cache=False,
-        wanted=wanted,
+        target_positions=target_positions,
     ).last_hidden_state.squeeze(0)
 
 
-def verdict_ids(encoder: Encoder) -> Tensor:
+def yes_no_ids(encoder: Encoder) -> Tensor:
     """The tokens that an answer begins with where it says yes, and where it says no."""
     return torch.tensor([encoder.ids("有，")[0], encoder.ids("没有，")[0]])
 
 
-def says_verdict(labels: Tensor, verdicts: Tensor) -> Tensor:
+def yes_no_positions(labels: Tensor, verdicts: Tensor) -> Tensor:
     """Where an answer begins with one of ``verdicts``: [1, N]."""
     begins = labels != IGNORED
     begins[:, 1:] &= labels[:, :-1] == IGNORED
@@ -180,21 +188,21 @@ def language_loss(
     image_id: int,
     noise: float,
     verdicts: Tensor,
-    verdict_weight: float,
+    yes_no_weight: float,
 ) -> Tensor:
-    """Cross-entropy of the answers, in which a yes or no counts ``verdict_weight`` times."""
+    """Cross-entropy of the answers, in which a yes or no counts ``yes_no_weight`` times."""
     labels = batch["labels"]
     targets = Targets.of(labels)
     hidden = read_places(model, batch, image_id, noise, targets.positions)
     loss, logits = target_loss(hidden, targets, model.lm_head, batch["num_items_in_batch"])
-    said = says_verdict(labels, verdicts.to(labels.device))[:, 1:]
+    said = yes_no_positions(labels, verdicts.to(labels.device))[:, 1:]
     among_targets = said[labels[:, 1:] != IGNORED]
     more = nn.functional.cross_entropy(logits[among_targets], labels[:, 1:][said], reduction="sum")
-    return loss + (verdict_weight - 1) * more / batch["num_items_in_batch"]
+    return loss + (yes_no_weight - 1) * more / batch["num_items_in_batch"]
 
 
 def save_language_model(model: LlamaForCausalLM, weights: dict[str, Tensor] | None = None) -> None:
-    with whole_folder(LANGUAGE) as folder:
+    with atomic_directory(LANGUAGE) as folder:
         model.save_pretrained(folder, state_dict=weights)
 
 
@@ -216,7 +224,7 @@ def main() -> None:
     if params.language.source == "train":
         train_language_model(params, tokenizer, encoder)
         return
-    if not is_first():
+    if not is_main_process():
         return
     if params.language.source == "fetch":
         model = fetched_language_model(tokenizer)
@@ -229,14 +237,14 @@ def main() -> None:
 
 def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, encoder: Encoder) -> None:
     image_id = encoder.token_id(IMAGE)
-    verdicts = verdict_ids(encoder)
+    verdicts = yes_no_ids(encoder)
     grid = params.data.image_size // params.vision.patch_size
     dataset = PlaceDataset(*text_samples(params.language, grid, encoder, params.seed), image_id)
     check_positions(dataset, params.language.max_position_embeddings)
     torch.manual_seed(params.seed)
     model = build_language_model(params.language, len(tokenizer), encoder)
     use_packed_attention(model)
-    end_where_wanted(model.model)
+    use_target_positions(model.model)
     train(
         "language",
         model,
@@ -248,10 +256,10 @@ def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, enc
         [params.seed, grid, params.language.model_dump(), SHARDS, TOKENIZER],
         save=lambda _, weights: save_language_model(model, weights),
         loss_of=lambda model, batch: language_loss(
-            model, batch, image_id, params.language.noise, verdicts, params.language.verdict_weight
+            model, batch, image_id, params.language.noise, verdicts, params.language.yes_no_weight
         ),
     )
 
 
 if __name__ == "__main__":
-    run_stage(spread(main, "stages.language"))
+    run_stage(run_distributed(main, "stages.language"))

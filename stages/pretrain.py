@@ -12,21 +12,23 @@ from collections.abc import Iterator
 import torch
 from tqdm import tqdm
 
-from model.attention import use_packed_attention
-from model.modeling import build_model
-from stages.common.batches import plan_batches
-from stages.common.chat import IMAGE, Encoder, before_text, load_tokenizer
-from stages.common.checkpoints import checkpoint_path, epoch_saver, save_checkpoint
-from stages.common.errors import InputError, run_stage
-from stages.common.features import load_pictures
-from stages.common.files import need_model
-from stages.common.launch import spread
-from stages.common.packing import PackCollate, SampleDataset, check_positions, pack_length
-from stages.common.params import PretrainParams, load_params
-from stages.common.paths import FEATURES, LANGUAGE, SHARDS, TOKENIZER, VISION
-from stages.common.samples import Sample, Samples, count_targets, cut
-from stages.common.shards import has_split, picture_starts, read_rows
-from stages.common.training import train
+from model.vlm.attention import use_packed_attention
+from model.vlm.modeling import build_model
+from stages.common.config.params import load_params
+from stages.common.config.pretrain import PretrainParams
+from stages.common.core.errors import InputError
+from stages.common.core.files import require_model
+from stages.common.core.paths import FEATURES, LANGUAGE, SHARDS, TOKENIZER, VISION
+from stages.common.core.stage import run_stage
+from stages.common.data.batches import plan_batches
+from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_images
+from stages.common.data.features import load_pictures
+from stages.common.data.packing import PackCollate, SampleDataset, check_positions, pack_length
+from stages.common.data.samples import Sample, Samples, count_targets, cut
+from stages.common.data.shards import has_split, picture_starts, read_rows
+from stages.common.training.checkpoints import checkpoint_path, epoch_saver, save_checkpoint
+from stages.common.training.launch import run_distributed
+from stages.common.training.loop import train
 
 CHECKPOINT = "pretrain"
 
@@ -47,7 +49,7 @@ def caption_samples(split: str, loop: PretrainParams, image_tokens: int, encoder
             if not turns:
                 rng = random.Random(f"{seed}/pretrain/{number}")
                 caption = rng.choice([text for text in row["texts"] if text["task"] == "caption"])
-                turns = [caption | {"question": before_text(caption["question"])}]
+                turns = [caption | {"question": with_images(caption["question"])}]
             length = sum(len(encoder.ids(sentence)) for turn in turns for sentence in turn["answer"])
             if loop.fit == "filter" and length > loop.max_len:
                 continue
@@ -70,8 +72,8 @@ def caption_samples(split: str, loop: PretrainParams, image_tokens: int, encoder
 def main() -> None:
     params = load_params()
     loop = params.pretrain
-    need_model(VISION, "vision")
-    need_model(LANGUAGE, "language")
+    require_model(VISION, "vision")
+    require_model(LANGUAGE, "language")
     tokenizer = load_tokenizer()
     encoder = Encoder(tokenizer)
     torch.manual_seed(params.seed)
@@ -100,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(spread(main, "stages.pretrain"))
+    run_stage(run_distributed(main, "stages.pretrain"))

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import sys
 
-from model.attention import use_packed_attention
-from stages.common.batches import plan_batches
-from stages.common.chat import IMAGE, load_tokenizer
-from stages.common.checkpoints import checkpoint_path, epoch_saver, load_checkpoint, save_checkpoint
-from stages.common.errors import InputError, run_stage
-from stages.common.features import load_pictures
-from stages.common.launch import spread
-from stages.common.packing import PackCollate, SampleDataset, check_positions, pack_length
-from stages.common.params import load_params
-from stages.common.paths import FEATURES, PHASES, SHARDS
-from stages.common.samples import Samples
-from stages.common.training import train
+from model.vlm.attention import use_packed_attention
+from stages.common.config.params import load_params
+from stages.common.core.errors import InputError
+from stages.common.core.paths import FEATURES, PHASES, SHARDS
+from stages.common.core.stage import run_stage
+from stages.common.data.batches import plan_batches
+from stages.common.data.chat import IMAGE, load_tokenizer
+from stages.common.data.features import load_pictures
+from stages.common.data.packing import PackCollate, SampleDataset, check_positions, pack_length
+from stages.common.data.samples import Samples
+from stages.common.training.checkpoints import checkpoint_path, epoch_saver, load_checkpoint, save_checkpoint
+from stages.common.training.launch import run_distributed
+from stages.common.training.loop import train
 
 
 def main() -> None:
@@ -62,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(spread(main, "stages.sft"))
+    run_stage(run_distributed(main, "stages.sft"))

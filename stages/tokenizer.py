@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from model.tokenization import turns_template, with_image_token
-from stages.common.chat import END, PAD, SPECIAL_TOKENS, START
-from stages.common.errors import InputError, run_stage
-from stages.common.fetched import fetched_folder
-from stages.common.files import whole_folder
-from stages.common.params import TokenizerParams, load_params
-from stages.common.paths import TOKENIZER
-from stages.common.shards import read_rows
+from model.vlm.tokenization import turns_template, with_image_token
+from stages.common.config.params import load_params
+from stages.common.config.tokenizer import TokenizerParams
+from stages.common.core.errors import InputError
+from stages.common.core.files import atomic_directory
+from stages.common.core.paths import TOKENIZER
+from stages.common.core.stage import run_stage
+from stages.common.data.chat import END, PAD, SPECIAL_TOKENS, START
+from stages.common.data.fetched import fetched_folder
+from stages.common.data.shards import read_rows
 
 ALONE = r"[\s，。、？！：；的在是和吗]"  # particles and punctuation that never join a longer token
 ROLES = ["user", "assistant"]  # in every prompt, and longer than max_token_length
@@ -94,7 +96,7 @@ def main() -> None:
         tokenizer = fetched_tokenizer()
     else:
         tokenizer = train_tokenizer(corpus(params.tokenizer.scenes), params.tokenizer)
-    with whole_folder(TOKENIZER) as folder:
+    with atomic_directory(TOKENIZER) as folder:
         tokenizer.save_pretrained(folder)
     print(f"a tokenizer of {len(tokenizer)} tokens, source {params.tokenizer.source}")
 

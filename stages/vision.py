@@ -24,19 +24,23 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 
-from stages.common.batches import BatchPlan, plan_batches
-from stages.common.chat import Encoder, load_tokenizer
-from stages.common.errors import InputError, run_stage
-from stages.common.fetched import fetched_folder
-from stages.common.files import whole_folder
-from stages.common.launch import is_first, rank_of, spread
-from stages.common.params import Params, load_params
-from stages.common.paths import SHARDS, TOKENIZER, VISION
-from stages.common.pictures import image_processor, pixel_values
-from stages.common.regions import box_weights
-from stages.common.shards import read_rows
-from stages.common.training import train, write_loss_log
-from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS, Scene
+from stages.common.config.params import Params, load_params
+from stages.common.core.errors import InputError
+from stages.common.core.files import atomic_directory
+from stages.common.core.paths import SHARDS, TOKENIZER, VISION
+from stages.common.core.processes import is_main_process, rank_and_world_size
+from stages.common.core.stage import run_stage
+from stages.common.data.batches import BatchPlan, plan_batches
+from stages.common.data.chat import Encoder, load_tokenizer
+from stages.common.data.fetched import fetched_folder
+from stages.common.data.pictures import image_processor, pixel_values
+from stages.common.data.shards import read_rows
+from stages.common.training.callbacks import write_loss_log
+from stages.common.training.launch import run_distributed
+from stages.common.training.loop import train
+from stages.common.world.regions import box_weights
+from stages.common.world.scene import Scene
+from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS
 
 _TEXT_END = 0  # <|endoftext|>; CLIP reads a text at its first one. (Id 2 as eos_token_id means something else to it.)
 _MAX_TEXT = 77
@@ -249,7 +253,7 @@ def vision_plan(scenes: int, params: Params) -> BatchPlan:
 
 
 def save_clip(model: CLIPModel | CLIPVisionModel, image_size: int) -> None:
-    with whole_folder(VISION) as folder:
+    with atomic_directory(VISION) as folder:
         model.save_pretrained(folder)
         image_processor(image_size).save_pretrained(folder)
 
@@ -279,7 +283,7 @@ def main() -> None:
     params = load_params()
     if params.vision.source == "train":
         train_clip(params)
-    elif is_first():
+    elif is_main_process():
         save_clip(fetched_clip(params), params.data.image_size)
         write_loss_log("vision", [])
         print("vision: fetched, not trained here")
@@ -299,7 +303,12 @@ def train_clip(params: Params) -> None:
         model,
         dataset,
         ContrastiveCollate(
-            Encoder(tokenizer), params.data.image_size, grid, params.vision.recolour_share, params.seed, *rank_of()
+            Encoder(tokenizer),
+            params.data.image_size,
+            grid,
+            params.vision.recolour_share,
+            params.seed,
+            *rank_and_world_size(),
         ),
         vision_plan(len(dataset), params),
         params.vision,
@@ -311,4 +320,4 @@ def train_clip(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(spread(main, "stages.vision"))
+    run_stage(run_distributed(main, "stages.vision"))

@@ -43,10 +43,10 @@ class Repository:
         shutil.copytree(ROOT, root, ignore=left_out)
         shutil.copy(ROOT / "tests/params.yaml", root / "params.yaml")
         self.run("git", "init", "--quiet")
-        self.run("python", "-m", "stages.common.preset", preset)
+        self.run("python", "-m", "stages.common.config.preset", preset)
         if values:
             (root / "values.args").write_text("".join(f"-S {key}={value}\n" for key, value in values.items()))
-            self.run("python", "-m", "stages.common.preset", "values.args")
+            self.run("python", "-m", "stages.common.config.preset", "values.args")
         self.commit()
 
     def run(self, *command: str) -> str:

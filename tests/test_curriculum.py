@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.tokenization import with_image_token
+from model.vlm.tokenization import with_image_token
 from stages import curriculum
-from stages.common.chat import IGNORED, IMAGE, Encoder, before_text, frame_of
-from stages.common.errors import InputError
-from stages.common.packing import SampleDataset, check_positions
-from stages.common.params import TokenizerParams, load_params
-from stages.common.samples import Samples, cut
-from stages.common.world import COLOUR_WORDS
+from stages.common.config.params import load_params
+from stages.common.config.tokenizer import TokenizerParams
+from stages.common.core.errors import InputError
+from stages.common.data.chat import IGNORED, IMAGE, Encoder, frame_of, with_images
+from stages.common.data.packing import SampleDataset, check_positions
+from stages.common.data.samples import Samples, cut
+from stages.common.world.vocabulary import COLOUR_WORDS
 from stages.curriculum import (
     Fit,
     PhaseSamples,
@@ -28,7 +29,7 @@ from stages.curriculum import (
     fit_dialogue,
     phase_samples,
     scene_dialogues,
-    wanted_tokens,
+    token_budget,
 )
 from stages.prepare.sentences import split_sentences
 from stages.tokenizer import train_tokenizer
@@ -94,11 +95,11 @@ def test_filter_is_all_or_nothing() -> None:
 
 
 def samples(limit: int, budget: int | None = 800, rows: list[dict] = ROWS, fit: str = "sentence") -> PhaseSamples:
-    laps = 1 if budget is None else None
+    passes = 1 if budget is None else None
     if rows[0]["texts"][0]["task"] == "turn":
-        dialogues = file_dialogues(lambda: rows, laps)
+        dialogues = file_dialogues(lambda: rows, passes)
     else:
-        dialogues = scene_dialogues(rows, laps, PARAMS.sft.question_share, 1)
+        dialogues = scene_dialogues(rows, passes, PARAMS.sft.question_share, 1)
     return phase_samples(dialogues, range(len(rows) + 1), Fit(fit, limit, 4), budget, ENCODER)
 
 
@@ -149,7 +150,7 @@ def test_a_budget_that_is_not_reached_stops_the_run(tmp_path: Path, monkeypatch:
 
 def test_labels_mark_answers_and_their_ends_alone() -> None:
     turns = [("图中有小狗吗？", ["有，图中有小狗。"]), ("还有呢？", ["大树。"])]
-    ids, labels = ENCODER.dialogue([(before_text(turns[0][0]), turns[0][1]), turns[1]])
+    ids, labels = ENCODER.dialogue([(with_images(turns[0][0]), turns[0][1]), turns[1]])
     learnt = [token for token, label in zip(ids, labels, strict=True) if label != IGNORED]
     assert TOKENIZER.decode(learnt) == "有，图中有小狗。<|im_end|>大树。<|im_end|>"
     assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
@@ -164,8 +165,8 @@ def test_the_prompt_is_the_chat_template_s() -> None:
     content = [{"type": "image"}, {"type": "text", "text": "请描述。"}]
     messages = [{"role": "user", "content": content}]
     made = TOKENIZER.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert TOKENIZER.decode(ENCODER.prompt(before_text("请描述。"))) == made
-    assert ENCODER.prompt(before_text("请描述。")).count(ENCODER.token_id(IMAGE)) == 1
+    assert TOKENIZER.decode(ENCODER.prompt(with_images("请描述。"))) == made
+    assert ENCODER.prompt(with_images("请描述。")).count(ENCODER.token_id(IMAGE)) == 1
 
 
 TURN = "{{ '<|im_start|>' + m['role'] + '\\n' + m['content']%s + '%s' }}"
@@ -267,11 +268,11 @@ def test_a_phase_may_match_a_control_instead_of_being_matched() -> None:
     }
     phases = {name: phase | {"fit": None, "shuffle": None} for name, phase in phases.items()}
     sft = type(PARAMS.sft).model_validate(PARAMS.sft.model_dump() | {"phases": phases})
-    assert wanted_tokens("direct", sft, {}) is None
-    assert wanted_tokens("long", sft, {"short": 310, "direct": 1000}) == 690
+    assert token_budget("direct", sft, {}) is None
+    assert token_budget("long", sft, {"short": 310, "direct": 1000}) == 690
     assert sft.comparisons == [("long", "direct")]
     with pytest.raises(InputError, match=r"phases\.long\.match: the phases before it hold 1010 target tokens already"):
-        wanted_tokens("long", sft, {"short": 1010, "direct": 1000})
+        token_budget("long", sft, {"short": 1010, "direct": 1000})
 
 
 UPSTREAM = Path(__file__).parents[2] / "shared/upstream"

@@ -23,9 +23,9 @@ from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from stages import encode
-from stages.common import disk
-from stages.common.errors import InputError
-from stages.common.shards import read_images, write_shard
+from stages.common.core import disk
+from stages.common.core.errors import InputError
+from stages.common.data.shards import read_images, write_shard
 
 ROOT = Path(__file__).parents[1]
 SIDE, WIDTH = 16, 8
@@ -35,8 +35,8 @@ COUNTS = {"train": [1, 0, 2, 1] * 9, "validation": [1] * 3, "fixed": [1]}  # pic
 STAGE = """
 import os, sys, time
 from stages import encode
-from stages.common.errors import run_stage
-from stages.common.launch import spread
+from stages.common.core.errors import run_stage
+from stages.common.training.launch import run_distributed
 
 trouble, rank, encode_picture = sys.argv[1], os.environ.get("RANK", "0"), encode.pixel_values
 
@@ -52,7 +52,7 @@ encode.pixel_values = pixel_values
 encode.use_bf16 = lambda precision: rank == "0" if trouble == "split" else precision == "bf16"
 if __name__ == "__main__":
     encode.end_cleanly()
-    run_stage(spread(encode.main, "troubled_stage"))
+    run_stage(run_distributed(encode.main, "troubled_stage"))
 """
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.common.errors import InputError
-from stages.common.fetched import fetched_files
+from stages.common.core.errors import InputError
+from stages.common.data.fetched import fetched_files
 from stages.fetch.roles import matches
 from tests.fake_hub import FakeHub, Repo
 
@@ -31,7 +31,7 @@ BIG = bytes(range(256)) * 12_000  # 3 MB
 PHOTOS = {f"eval_images/{name}": name.encode() for name in ("太空 宇航员-Astronaut.jpg", "熊猫-Panda.jpg")}
 NOWHERE = "http://127.0.0.1:9"  # nobody listens there
 IN_HASTE = "import stages.fetch.download as d; d.PAUSES = (0.01, 0.01); "
-RUN = "from stages.common.errors import run_stage; from stages.fetch.__main__ import main; run_stage(main)"
+RUN = "from stages.common.core.errors import run_stage; from stages.fetch.__main__ import main; run_stage(main)"
 
 
 def files() -> dict[Repo, dict[str, bytes]]:
@@ -186,7 +186,7 @@ def test_every_role_is_fetched_once_and_the_manifests_say_what_was(
 
     monkeypatch.chdir(project.folder)
     for path, stage in (("llm_512.pth", "language"), ("tokenizer.json", "tokenizer")):
-        program = f"from stages.common.fetched import fetched_files; print(fetched_files('{stage}', '{stage}')[0])"
+        program = f"from stages.common.data.fetched import fetched_files; print(fetched_files('{stage}', '{stage}')[0])"
         found = Path(project.run(program, HF_ENDPOINT=NOWHERE).strip())
         assert found.read_bytes() == held[MIND][path]
     assert fetched_files("prepare", "sft_images") == []
@@ -325,7 +325,7 @@ def test_a_file_that_left_the_cache_is_named(project: Project) -> None:
     project.run()
     shutil.rmtree(project.env["HF_HOME"])
     program = (
-        "from stages.common.errors import run_stage; from stages.common.fetched import fetched_files; "
+        "from stages.common.core.errors import run_stage; from stages.common.data.fetched import fetched_files; "
         "run_stage(lambda: fetched_files('models', 'it'))"
     )
     assert f"tokenizer.json of {MIND[1]} has vanished from the Hub's cache" in project.refusal(program)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.tokenization import with_image_token
-from stages.common.errors import InputError
-from stages.common.fetched import fetched_file, fetched_folder
-from stages.common.params import Params, load_params
+from model.vlm.tokenization import with_image_token
+from stages.common.config.params import Params, load_params
+from stages.common.core.errors import InputError
+from stages.common.data.fetched import fetched_file, fetched_folder
 from stages.language import fetched_language_model
 from stages.tokenizer import fetched_tokenizer
 from stages.vision import fetched_clip

@@ -17,7 +17,7 @@ from tests.fake_hub import FakeHub
 from tests.repository import ROOT, Repository
 
 FIXTURES = ROOT / "tests/model/fixtures"
-PHASES = ("short", "medium", "long", "direct", "order")
+PHASES = ("short", "medium", "long", "direct", "unshuffled")
 SIZES = {
     "data.image_size": "16",
     "vision.patch_size": "4",

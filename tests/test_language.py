@@ -11,14 +11,15 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from model.modeling import end_where_wanted
-from stages.common.chat import Encoder, before_text
-from stages.common.params import load_params
-from stages.common.paths import SHARDS
-from stages.common.regions import box_weights
-from stages.common.shards import read_rows
-from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS, Scene
-from stages.language import PlaceCollate, PlaceDataset, language_loss, place_words, says_verdict, verdict_ids
+from model.vlm.modeling import use_target_positions
+from stages.common.config.params import load_params
+from stages.common.core.paths import SHARDS
+from stages.common.data.chat import Encoder, with_images
+from stages.common.data.shards import read_rows
+from stages.common.world.regions import box_weights
+from stages.common.world.scene import Scene
+from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS
+from stages.language import PlaceCollate, PlaceDataset, language_loss, place_words, yes_no_ids, yes_no_positions
 from stages.prepare.scene import sample_scene
 from stages.prepare.world import write_world
 from stages.tokenizer import corpus, train_tokenizer
@@ -74,7 +75,7 @@ def test_loss_reads_sums_of_words() -> None:
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
     model = LlamaForCausalLM(config).eval()
-    end_where_wanted(model.model)
+    use_target_positions(model.model)
     batch = {
         "input_ids": torch.tensor([[1, 3, 3, 7, 8]]),
         "labels": torch.tensor([[-100, -100, -100, 7, 8]]),
@@ -101,7 +102,7 @@ def test_a_pack_without_targets_costs_nothing() -> None:
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
     model = LlamaForCausalLM(config)
-    end_where_wanted(model.model)
+    use_target_positions(model.model)
     dataset = PlaceDataset([([0], [3, 4, 11], [-100, -100, 11])], [["a", "b"]], 3)
     batch = PlaceCollate(0, None, Words())([dataset[-1]])
     loss = language_loss(model, batch | {"num_items_in_batch": 7}, 3, 0.5, torch.tensor([11, 12]), 5.0)
@@ -114,7 +115,7 @@ def test_a_verdict_is_what_an_answer_begins_with() -> None:
     """Neither a word in its middle nor the next answer's question."""
     labels = torch.tensor([[7, -100, 7, 6, -100, 6, 7, -100, 5, 6, -100]])
     expected = torch.tensor([[True, False, True, False, False, True, False, False, False, False, False]])
-    assert says_verdict(labels, torch.tensor([6, 7])).equal(expected)
+    assert yes_no_positions(labels, torch.tensor([6, 7])).equal(expected)
 
 
 def test_the_world_s_verdicts_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,12 +129,12 @@ def test_the_world_s_verdicts_are_found(tmp_path: Path, monkeypatch: pytest.Monk
     encoder = Encoder(train_tokenizer(corpus(40), params.tokenizer))
     asked = {"yes": 0, "no": 0, None: 0}
     found = dict(asked)
-    yes, no = verdict_ids(encoder).tolist()
+    yes, no = yes_no_ids(encoder).tolist()
     for row in read_rows("train", ["texts"]):
         for text in row["texts"]:
             expected = text["expected"] if text["expected"] in asked else None
-            labels = torch.tensor([encoder.dialogue([(before_text(text["question"]), text["answer"])])[1]])
-            said = labels[says_verdict(labels, verdict_ids(encoder))].tolist()
+            labels = torch.tensor([encoder.dialogue([(with_images(text["question"]), text["answer"])])[1]])
+            said = labels[yes_no_positions(labels, yes_no_ids(encoder))].tolist()
             asked[expected] += 1
             found[expected] += said == {"yes": [yes], "no": [no], None: []}[expected]
     assert found == asked and asked["yes"] == asked["no"] == 120

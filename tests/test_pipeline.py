@@ -11,7 +11,7 @@ import pytest
 
 from tests.repository import Repository
 
-PHASES = ("short", "medium", "long", "direct", "order")
+PHASES = ("short", "medium", "long", "direct", "unshuffled")
 DISTINCT = {f"{prefix}distinct_{order}" for prefix in ("", "caption_") for order in (1, 2)}  # no mean over scenes
 EVALUATIONS = {"evaluate-pretrain", *(f"evaluate@{phase}" for phase in PHASES)}
 

@@ -12,10 +12,12 @@ import torch
 from torch.nn.functional import normalize
 from transformers import CLIPModel
 
-from stages.common.chat import Encoder
-from stages.common.params import Params, TokenizerParams, load_params
-from stages.common.world import POSITION_WORDS, Scene
-from stages.prepare.draw import compose
+from stages.common.config.params import Params, load_params
+from stages.common.config.tokenizer import TokenizerParams
+from stages.common.data.chat import Encoder
+from stages.common.world.scene import Scene
+from stages.common.world.vocabulary import POSITION_WORDS
+from stages.prepare.drawing.compose import compose
 from stages.prepare.scene import sample_scene
 from stages.prepare.wording import caption, texts_of
 from stages.tokenizer import train_tokenizer

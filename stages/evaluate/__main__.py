@@ -16,16 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from model.modeling import count_parameters
-from stages.common.chat import load_tokenizer
-from stages.common.checkpoints import epoch_checkpoints, load_checkpoint
-from stages.common.errors import InputError, run_stage
-from stages.common.files import whole_folder, write_json, write_text
-from stages.common.memory import keep_memory
-from stages.common.params import Params, load_params
-from stages.common.paths import EVALUATIONS
-from stages.common.shards import read_rows
-from stages.common.tracking import log_evaluation
+from model.vlm.modeling import count_parameters
+from stages.common.config.params import Params, load_params
+from stages.common.core.errors import InputError
+from stages.common.core.files import atomic_directory, write_json, write_text
+from stages.common.core.memory import reuse_memory
+from stages.common.core.paths import EVALUATIONS
+from stages.common.core.stage import run_stage
+from stages.common.data.chat import load_tokenizer
+from stages.common.data.shards import read_rows
+from stages.common.tracking.runs import log_evaluation
+from stages.common.training.checkpoints import epoch_checkpoints, load_checkpoint
 from stages.evaluate.answers import Answerer
 from stages.evaluate.dialogues import evaluate_dialogues
 from stages.evaluate.scenes import evaluate_scenes
@@ -74,8 +75,8 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in names:
         raise InputError(f"usage: python -m stages.evaluate CHECKPOINT, one of {', '.join(names)}")
     name = sys.argv[1]
-    keep_memory()
-    with whole_folder(EVALUATIONS / name) as folder:
+    reuse_memory()
+    with atomic_directory(EVALUATIONS / name) as folder:
         for epoch in epoch_checkpoints(name):
             evaluate(epoch, params, folder / epoch.removeprefix(f"{name}/"))
         evaluate(name, params, folder)

@@ -13,13 +13,13 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from model.attention import packed_attention_in
-from model.modeling import VlmForConditionalGeneration
-from stages.common.batches import plan_batches
-from stages.common.chat import IGNORED, IMAGE, Encoder
-from stages.common.features import Pictures
-from stages.common.packing import PackCollate, SampleDataset
-from stages.common.samples import Samples, count_targets
+from model.vlm.attention import packed_attention_in
+from model.vlm.modeling import VlmForConditionalGeneration
+from stages.common.data.batches import plan_batches
+from stages.common.data.chat import IGNORED, IMAGE, Encoder
+from stages.common.data.features import Pictures
+from stages.common.data.packing import PackCollate, SampleDataset
+from stages.common.data.samples import Samples, count_targets
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stages.common.world import KINDS, Scene
+from stages.common.world.scene import Scene
+from stages.common.world.vocabulary import KINDS
 from stages.evaluate.bootstrap import Bootstrap, Estimate, Metric, ratio
 from stages.evaluate.texts import TextScore
 
@@ -35,8 +36,8 @@ class Point(NamedTuple):
 _BY_KIND: dict[str, Metric] = {"chair_i": ratio("wrong", "mentions"), "recall": ratio("named", "there")}
 _BY_SENTENCE = _BY_KIND | {"chair_i_here": ratio("wrong_here", "mentions_here")}
 PRIOR_METRICS: dict[str, Metric] = {
-    "invented_at_home": ratio("wrong_home", "wrong"),
-    "invented_at_home_expected": ratio("wrong_home_expected", "wrong"),
+    "hallucinated_at_home": ratio("wrong_home", "wrong"),
+    "hallucinated_at_home_expected": ratio("wrong_home_expected", "wrong"),
 }
 
 
@@ -112,7 +113,7 @@ def _by_label(
 
 
 def prior_counts(score: TextScore, frequency: Mapping[str, int]) -> Counts:
-    """Invented mentions of kinds that favour the background, and how many there would be if what is invented were
+    """Invented mentions of kinds that favour the background, and how many there would be if what is hallucinated were
     drawn by its frequency in the train scenes, whatever the background."""
     scene = score.scene
     wrong = [mention.kind for mention in score.mentions if mention.kind not in scene.kinds]

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from stages.common.world import COLOUR_WORDS, KINDS, POSITION_WORDS, RELATION_WORDS, Group, Scene
+from stages.common.world.scene import Group, Scene
+from stages.common.world.vocabulary import COLOUR_WORDS, KINDS, POSITION_WORDS, RELATION_WORDS
 from stages.evaluate.mentions import CLAUSE, Mention, any_of
 
 Aspect = Literal["count", "position", "relation"]

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stages.common.chat import IMAGE
-from stages.common.params import Params
-from stages.common.samples import cut
-from stages.common.shards import picture_starts, read_rows
+from stages.common.config.params import Params
+from stages.common.data.chat import IMAGE
+from stages.common.data.samples import cut
+from stages.common.data.shards import picture_starts, read_rows
 from stages.evaluate.answers import Answerer, Question
 from stages.evaluate.bootstrap import Bootstrap, ratio
 from stages.evaluate.findings import Findings, pictures_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from stages.common.features import Pictures, load_pictures
-from stages.common.params import Params
+from stages.common.config.params import Params
+from stages.common.data.features import Pictures, load_pictures
 from stages.evaluate.bootstrap import Estimate
 from stages.evaluate.breakdowns import Point
 

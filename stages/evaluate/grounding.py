@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.common.chat import IGNORED, IMAGE, Encoder, dialogue_text
-from stages.common.features import Pictures
-from stages.common.packing import SampleDataset
-from stages.common.samples import Sample, Samples
+from stages.common.data.chat import IGNORED, IMAGE, Encoder, dialogue_text
+from stages.common.data.features import Pictures
+from stages.common.data.packing import SampleDataset
+from stages.common.data.samples import Sample, Samples
 from stages.evaluate.answers import Answerer
 from stages.evaluate.bootstrap import Metric, Sums, divide, ratio
 

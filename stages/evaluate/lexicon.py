@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from stages.common.errors import InputError
+from stages.common.core.errors import InputError
 from stages.evaluate.mentions import CLAUSE, any_of
 
 LEXICON = Path("data/eval/lexicon.yaml")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from stages.common.world import BACKGROUNDS, COLOUR_WORDS, KINDS
+from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from stages.common.errors import InputError
+from stages.common.core.errors import InputError
 from stages.evaluate.bootstrap import Metric, ratio
 from stages.evaluate.lexicon import CLOTHES, PERSON, Gender, Lexicon, Thing, read_checked
 from stages.evaluate.texts import repetition

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.common.chat import before_text
-from stages.common.params import Params
-from stages.common.shards import read_rows
-from stages.common.world import KINDS, Scene, held_out_pairs
+from stages.common.config.params import Params
+from stages.common.data.chat import with_images
+from stages.common.data.shards import read_rows
+from stages.common.world.scene import Scene, held_out_pairs
+from stages.common.world.vocabulary import KINDS
 from stages.evaluate.answers import Answerer, Question
 from stages.evaluate.bootstrap import Bootstrap, Estimate, sum_by_scene
 from stages.evaluate.breakdowns import PRIOR_METRICS, Point, by_background, by_frequency, by_sentence, prior_counts
@@ -112,7 +113,7 @@ def _scored_answers(
 ) -> tuple[list[TextScore], list[Row]]:
     """Each scene's answer to one prompt, scored, and as a row with a reference text beside it."""
     prompt = PROMPTS[task]
-    questions = [Question((number,), before_text(prompt)) for number in range(len(rows))]
+    questions = [Question((number,), with_images(prompt)) for number in range(len(rows))]
     answers = answerer.answer(
         questions, pictures_of(split, params), params.evaluate.max_new_tokens, f"{label} {split} {task}"
     )
@@ -125,7 +126,7 @@ def _scored_answers(
 
 def _classified(answerer: Answerer, number: int, task: str, reference: str) -> Classified:
     """A reference text as the answer to a prompt about picture ``number``."""
-    turns = [(before_text(PROMPTS[task]), [reference])]
+    turns = [(with_images(PROMPTS[task]), [reference])]
     ids, labels, classes = classify_tokens(answerer.encoder, turns, world_spans)
     return Classified(([number], ids, labels), classes)
 
@@ -144,7 +145,7 @@ def world_spans(text: str) -> Iterator[Span]:
 
 def _pope_answers(answerer: Answerer, rows: Sequence[Row], params: Params, label: str) -> list[PopeAnswer]:
     asked = [(number, text) for number, row in enumerate(rows) for text in row["texts"] if text["task"] in POPE_TASKS]
-    questions = [Question((number,), before_text(text["question"])) for number, text in asked]
+    questions = [Question((number,), with_images(text["question"])) for number, text in asked]
     pictures = pictures_of("test", params)
     answers = answerer.answer(questions, pictures, _POPE_TOKENS, f"{label} yes/no")
     margins = answerer.margins(questions, pictures, YES, NO, f"{label} margins")

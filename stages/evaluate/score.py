@@ -12,9 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import InputError, run_stage
-from stages.common.files import write_json
-from stages.common.params import load_params
+from stages.common.config.params import load_params
+from stages.common.core.errors import InputError
+from stages.common.core.files import write_json
+from stages.common.core.stage import run_stage
 from stages.evaluate.bootstrap import Bootstrap, Estimate
 from stages.evaluate.lexicon import LEXICON, Lexicon, load_lexicon
 from stages.evaluate.photographs import (

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from stages.common.world import Scene
+from stages.common.world.scene import Scene
 from stages.evaluate.bootstrap import Metric, divide, ratio
 from stages.evaluate.claims import ASPECTS, Claim, claim_right, find_claims
 from stages.evaluate.mentions import Mention, find_mentions

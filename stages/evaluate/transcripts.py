@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.common.errors import InputError
+from stages.common.core.errors import InputError
 
 _IMAGE = re.compile(r"\s*\[Image\]\s*[:：]\s*(.*?)\s*$", re.IGNORECASE)
 _SPEAKER = re.compile(

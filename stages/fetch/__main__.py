@@ -14,15 +14,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import run_stage
-from stages.common.files import whole_folder, write_json
-from stages.common.params import load_params
-from stages.common.paths import FETCHED
-from stages.fetch.download import need_space, obtain, print_table
+from stages.common.config.params import load_params
+from stages.common.core.files import atomic_directory, write_json
+from stages.common.core.paths import FETCHED
+from stages.common.core.stage import run_stage
+from stages.fetch.download import obtain, print_table, require_space
 from stages.fetch.hub import hub_items, hub_listing
 from stages.fetch.local import local_items
+from stages.fetch.messages import hub_errors
 from stages.fetch.roles import Listing, Role, needed_roles
-from stages.fetch.sentences import sentences
 
 STAGES = ("prepare", "tokenizer", "vision", "language", "models")
 
@@ -76,13 +76,13 @@ def main() -> None:
     else:
         print("fetch: nothing to fetch, every stage makes its own", flush=True)
     if from_hub := [role for role in roles if role.listing]:
-        need_space(from_hub)
+        require_space(from_hub)
         verified = verified_before()
         for role in from_hub:
-            with sentences(role):
+            with hub_errors(role):
                 role.items = [obtain(role, item, verified) for item in role.items]
             verified |= {item.sha256 for item in role.items}
-    with whole_folder(FETCHED) as folder:
+    with atomic_directory(FETCHED) as folder:
         for stage in STAGES:
             write_json(folder / f"{stage}.json", {role.name: entry_of(role) for role in roles if role.stage == stage})
 

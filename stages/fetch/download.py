@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import InputError
-from stages.common.files import free_bytes
+from stages.common.core.errors import InputError
+from stages.common.core.files import free_bytes
 from stages.fetch.hub import cached, partial_file, repo_cache, snapshot_path
 from stages.fetch.local import digests
+from stages.fetch.messages import endpoint, format_bytes
 from stages.fetch.roles import Item, Role
-from stages.fetch.sentences import endpoint, in_bytes
 
 PAUSES = (1, 2, 4, 8)  # seconds before another try, as long as a connection brings nothing new
 
@@ -30,7 +30,7 @@ def print_table(roles: list[Role]) -> None:
         state = "local" if not role.listing else "in the cache" if there == files else "to download"
         if role.listing and 0 < there < files:
             state = f"to download, {there} in the cache"
-        size = in_bytes(sum(item.size for item in role.items))
+        size = format_bytes(sum(item.size for item in role.items))
         rows.append((role.param.removeprefix("fetch."), role.place, str(files), size, state))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for name, place, files, size, state in rows:
@@ -49,17 +49,17 @@ def missing_bytes(roles: list[Role]) -> int:
     return sum(missing.values())
 
 
-def need_space(roles: list[Role]) -> None:
+def require_space(roles: list[Role]) -> None:
     """Prints what is to be downloaded and what the disk has left; raises InputError where that is too little."""
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)
     folder = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
     missing, free = missing_bytes(roles), free_bytes(folder)
-    print(f"fetch: {in_bytes(missing)} to download, {in_bytes(free)} free at {cache}", flush=True)
+    print(f"fetch: {format_bytes(missing)} to download, {format_bytes(free)} free at {cache}", flush=True)
     if missing > free:
         raise InputError(
-            f"{in_bytes(missing)} are to be downloaded and the disk of {cache} has {in_bytes(free)} free: "
+            f"{format_bytes(missing)} are to be downloaded and the disk of {cache} has {format_bytes(free)} free: "
             "free some space, or set HF_HOME to a folder on a larger disk"
         )
 
@@ -145,11 +145,11 @@ def receive(role: Role, item: Item, partial: Path) -> None:
             tries = 0 if now > have else tries + 1
             if tries > len(PAUSES):
                 raise InputError(
-                    f"{role.param}: {item.name} of {role.place}: {why} {len(PAUSES) + 1} times, {in_bytes(now)} of "
-                    f"{in_bytes(item.size)} are there; run the same command again, it goes on from them"
+                    f"{role.param}: {item.name} of {role.place}: {why} {len(PAUSES) + 1} times, {format_bytes(now)} of "
+                    f"{format_bytes(item.size)} are there; run the same command again, it goes on from them"
                 )
             pause = PAUSES[max(tries - 1, 0)]
-            bar.write(f"fetch: {item.name}: {why} at {in_bytes(now)}; going on in {pause} s")
+            bar.write(f"fetch: {item.name}: {why} at {format_bytes(now)}; going on in {pause} s")
             time.sleep(pause)
 
 

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from stages.common.files import write_json, write_text
-from stages.common.params import FetchSource
+from stages.common.config.fetch import FetchSource
+from stages.common.core.files import write_json, write_text
+from stages.fetch.messages import endpoint, hub_errors
 from stages.fetch.roles import Item, Listing, Role, choose, matches
-from stages.fetch.sentences import endpoint, sentences
 
 LISTING_TIMEOUT = 30  # seconds
 GIT_OR_SHA256 = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -31,7 +31,7 @@ def hub_listing(role: Role) -> Listing:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     source = role.source
-    with sentences(role):
+    with hub_errors(role):
         try:
             which = {"repo_type": source.kind, "revision": source.revision}
             info = HfApi().repo_info(source.repo, **which, files_metadata=True, timeout=LISTING_TIMEOUT)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from stages.common.errors import InputError
+from stages.common.core.errors import InputError
 from stages.fetch.roles import Item, Role, choose
 
 SLOW_TO_HASH = 200_000_000  # bytes from which hashing shows its progress

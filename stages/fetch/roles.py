@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from stages.common.errors import InputError
-from stages.common.params import FetchSource, Params
+from stages.common.config.fetch import FetchSource
+from stages.common.config.params import Params
+from stages.common.core.errors import InputError
 
 FOR_PREPARE = ("pretrain_data", "pretrain_images", "sft_data", "sft_images", "photographs")
 

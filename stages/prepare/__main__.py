@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.common.errors import InputError, run_stage
-from stages.common.fetched import fetched_file, fetched_files
-from stages.common.files import whole_folder, write_json, write_text
-from stages.common.params import Params, load_params
-from stages.common.paths import SHARDS
-from stages.common.shards import write_empty_shard
+from stages.common.config.params import Params, load_params
+from stages.common.core.errors import InputError
+from stages.common.core.files import atomic_directory, write_json, write_text
+from stages.common.core.paths import SHARDS
+from stages.common.core.stage import run_stage
+from stages.common.data.fetched import fetched_file, fetched_files
+from stages.common.data.shards import write_empty_shard
 from stages.prepare.files import RowSource, write_files
 from stages.prepare.world import write_world
 
@@ -36,7 +37,7 @@ def prepare_files(params: Params) -> dict:
     if sft is None:
         raise InputError(f"params.yaml: fetch.sft_data.files: no file, and data.source {params.data.source} needs one")
     photographs = fetched_files("prepare", "photographs")
-    with whole_folder(SHARDS) as folder:
+    with atomic_directory(SHARDS) as folder:
         counts = write_files(row_source("pretrain"), sft, photographs, params, folder, QUARANTINE)
         if "pretrain" in counts and not counts["pretrain"]["kept"].get("pretrain"):
             raise InputError(f"{counts['pretrain']['file']} leaves no row to pretrain on; see {QUARANTINE}")
@@ -45,7 +46,7 @@ def prepare_files(params: Params) -> dict:
     return counts
 
 
-def told(role: str, counts: dict) -> str:
+def summary_line(role: str, counts: dict) -> str:
     """What became of a file's rows, in one line."""
     kept = ", ".join(f"{count} {split}" for split, count in counts["kept"].items())
     aside = ", ".join(f"{count} {reason}" for reason, count in counts["put_aside"].items())
@@ -58,7 +59,7 @@ def told(role: str, counts: dict) -> str:
 def main() -> None:
     params = load_params()
     if params.data.source == "world":
-        with whole_folder(SHARDS) as folder:
+        with atomic_directory(SHARDS) as folder:
             kept = write_world(params, folder)
         counts = {"world": {"kept": kept}}
         write_text(QUARANTINE, "")
@@ -67,7 +68,7 @@ def main() -> None:
         counts = prepare_files(params)
         for role in ("pretrain", "sft"):
             if role in counts:
-                print(told(role, counts[role]))
+                print(summary_line(role, counts[role]))
     write_json(COUNTS, counts)
 
 

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from stages.common.errors import InputError
+from stages.common.core.errors import InputError
 from stages.prepare.quarantine import BadRow
 
 _ENTRY = struct.Struct("<4s6H3L5H2L")  # of the central directory

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from stages.common.world import BACKGROUNDS, COLOURS, KINDS
-from stages.prepare.draw import draw_background, draw_object
+from stages.common.world.vocabulary import BACKGROUNDS, COLOURS, KINDS
+from stages.prepare.drawing.backgrounds import draw_background
+from stages.prepare.drawing.objects import draw_object
 
 _PAPER = (200, 208, 200)  # neither light nor dark objects melt into it
 _LABEL, _GAP, _BACKGROUND = 64, 6, 96

@@ -21,14 +21,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from tqdm import tqdm
 
-from stages.common.errors import InputError
-from stages.common.params import Params
-from stages.common.shards import write_shard
+from stages.common.config.params import Params
+from stages.common.core.errors import InputError
+from stages.common.data.shards import write_shard
 from stages.prepare.archive import index_archive
 from stages.prepare.picture import stored_picture
 from stages.prepare.processes import end_with_parent
 from stages.prepare.quarantine import BadRow, PutAside, Quarantine, open_quarantine
-from stages.prepare.rows import Rules, lot, make_row
+from stages.prepare.rows import Rules, hash_fraction, make_row
 from stages.prepare.sources import Images, Job, Role, plan, raw_rows
 
 Counts = dict[str, Any]
@@ -115,13 +115,16 @@ def write_files(
     return counts | {"photographs": len(photographs)}
 
 
-def split_of(lots: Sequence[float], shares: tuple[float, float]) -> str:
-    """train, validation or test, by the lots of a row's pictures; "straddling" where they belong to several.
+def split_of(hash_fractions: Sequence[float], shares: tuple[float, float]) -> str:
+    """train, validation or test, by the hash_fractions of a row's pictures; "straddling" where they belong to several.
 
     A picture belongs to one split alone, in whatever rows it is shown.
     """
     test, validation = shares
-    splits = {"test" if lot < test else "validation" if lot < test + validation else "train" for lot in lots}
+    splits = {
+        "test" if hash_fraction < test else "validation" if hash_fraction < test + validation else "train"
+        for hash_fraction in hash_fractions
+    }
     return splits.pop() if len(splits) == 1 else _STRADDLING
 
 
@@ -159,7 +162,7 @@ def _work(part: Part) -> Done:
                     if len(done.bad) > part.most_bad:
                         return
                     continue
-                split = _split(part, made.row["id"], made.lots)
+                split = _split(part, made.row["id"], made.hash_fractions)
                 done.kept[split] += 1
                 if split == main:
                     yield made.row
@@ -174,10 +177,10 @@ def _work(part: Part) -> Done:
     return done
 
 
-def _split(part: Part, identity: str, lots: list[float]) -> str:
+def _split(part: Part, identity: str, hash_fractions: list[float]) -> str:
     if part.role == "sft":
-        return split_of(lots or [lot(part.rules.seed, identity.encode())], part.shares)
-    return "pretrain" if not lots or split_of(lots, part.shares) == "train" else _STRADDLING
+        return split_of(hash_fractions or [hash_fraction(part.rules.seed, identity.encode())], part.shares)
+    return "pretrain" if not hash_fractions or split_of(hash_fractions, part.shares) == "train" else _STRADDLING
 
 
 def _shards(part: Part) -> int:

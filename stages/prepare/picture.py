@@ -7,7 +7,7 @@ import warnings
 
 from PIL import Image
 
-from stages.common.shards import to_rgb
+from stages.common.data.shards import to_rgb
 from stages.prepare.quarantine import BadRow
 
 # Pillow reads much more, some of it by calling other programs.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from stages.common.params import Params
+from stages.common.config.params import Params
 from stages.prepare.picture import is_placeholder, stored_picture
 from stages.prepare.quarantine import BadRow
 from stages.prepare.sentences import split_sentences
@@ -44,7 +44,7 @@ class Rules(NamedTuple):
 
 class Made(NamedTuple):
     row: dict[str, Any]
-    lots: list[float]  # a number in [0, 1) for each picture: the same for the same bytes
+    hash_fractions: list[float]  # a number in [0, 1) for each picture: the same for the same bytes
 
 
 def make_row(identity: str, raw: RawRow, rules: Rules) -> Made:
@@ -56,7 +56,7 @@ def make_row(identity: str, raw: RawRow, rules: Rules) -> Made:
         names = []
     if wanted != len(names):
         raise BadRow("number of <image> marks differs from the number of images")
-    images, lots = [], []
+    images, hash_fractions = [], []
     stored = 0
     for number, name in enumerate(names):
         data = raw.load(number)
@@ -68,15 +68,15 @@ def make_row(identity: str, raw: RawRow, rules: Rules) -> Made:
         if stored > _MAX_STORED:
             raise BadRow(f"pictures of more than {_MAX_STORED} bytes", name)
         images.append({"bytes": kept, "path": name or f"{identity}-{number}"})
-        lots.append(lot(rules.seed, data))
+        hash_fractions.append(hash_fraction(rules.seed, data))
     texts = [
         {"task": "turn", "question": question, "answer": split_sentences(answer), "kind": "", "expected": ""}
         for question, answer in turns
     ]
-    return Made({"id": identity, "images": images, "scene": "", "texts": texts}, lots)
+    return Made({"id": identity, "images": images, "scene": "", "texts": texts}, hash_fractions)
 
 
-def lot(seed: int, data: bytes) -> float:
+def hash_fraction(seed: int, data: bytes) -> float:
     """A number in [0, 1) that depends on ``data`` alone, and on ``seed``."""
     digest = blake2b(data, digest_size=8, key=str(seed).encode()).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53

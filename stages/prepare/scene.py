@@ -13,9 +13,10 @@ import random
 from functools import lru_cache
 from typing import Any
 
-from stages.common.errors import InputError
-from stages.common.params import DataParams
-from stages.common.world import BACKGROUNDS, COLOURS, KINDS, Group, Relation, Scene, held_out_pairs
+from stages.common.config.data import DataParams
+from stages.common.core.errors import InputError
+from stages.common.world.scene import Group, Relation, Scene, held_out_pairs
+from stages.common.world.vocabulary import BACKGROUNDS, COLOURS, KINDS
 
 SPLITS = ("train", "validation", "test")
 _SHARE_OF_HASHES = {"train": (0, 80), "validation": (80, 90), "test": (90, 100)}

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.common.errors import InputError
+from stages.common.core.errors import InputError
 from stages.prepare.archive import Archive, safe_name
 from stages.prepare.quarantine import BadRow
 from stages.prepare.rows import MAX_LINE, RawRow, from_json, image_names, need_utf8, raw_row_of_line

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Literal
 
-from stages.common.world import (
+from stages.common.world.scene import Group, Scene
+from stages.common.world.vocabulary import (
     BACKGROUNDS,
     COLOUR_WORDS,
     COUNT_WORDS,
     KINDS,
     POSITION_WORDS,
     RELATION_WORDS,
-    Group,
-    Scene,
 )
 
 Task = Literal["caption", "description", "what", "count", "colour", "where", "random", "popular", "adversarial"]

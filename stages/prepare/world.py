@@ -17,11 +17,13 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from tqdm import tqdm
 
-from stages.common.errors import InputError
-from stages.common.params import DataParams, Params
-from stages.common.shards import write_shard
-from stages.common.world import BACKGROUNDS, COLOURS, KINDS, Group, Scene
-from stages.prepare.draw import compose
+from stages.common.config.data import DataParams
+from stages.common.config.params import Params
+from stages.common.core.errors import InputError
+from stages.common.data.shards import write_shard
+from stages.common.world.scene import Group, Scene
+from stages.common.world.vocabulary import BACKGROUNDS, COLOURS, KINDS
+from stages.prepare.drawing.compose import compose
 from stages.prepare.processes import end_with_parent
 from stages.prepare.scene import SPLITS, group_boxes, relations_of, sample_scene, signature
 from stages.prepare.wording import texts_of

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.common.errors import run_stage
-from stages.common.files import whole_folder, write_json, write_text
-from stages.common.params import load_params
-from stages.report.merge import (
+from stages.common.config.params import load_params
+from stages.common.core.files import atomic_directory, write_json, write_text
+from stages.common.core.stage import run_stage
+from stages.report.load_run import (
     LOSS_COLUMNS,
     METRIC_COLUMNS,
     REPORTS,
@@ -35,12 +35,12 @@ def metrics_file(checkpoint: str) -> str:
 def main() -> None:
     run = load_run(load_params())
     write_text(REPORTS / "index.html", render_page(run))
-    with whole_folder(METRICS) as folder:
+    with atomic_directory(METRICS) as folder:
         for name, values in metric_values(run).items():
             write_json(folder / metrics_file(name), values)
     write_text(REPORTS / "loss.csv", csv_text(LOSS_COLUMNS, loss_table(run)))
     write_text(REPORTS / "checkpoints.csv", csv_text(METRIC_COLUMNS, metric_table(run)))
-    with whole_folder(REPORTS / "scenes") as folder:
+    with atomic_directory(REPORTS / "scenes") as folder:
         for name, drawn in scene_plots(run).items():
             write_text(folder / name, drawn)
     print(f"report on {len(run.checkpoints)} checkpoints and {len(run.pictures)} scenes: {REPORTS / 'index.html'}")

@@ -12,10 +12,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stages.common.params import Params
-from stages.report.catalogue import MINUS, Metric
+from stages.common.config.params import Params
 from stages.report.figures import shown
-from stages.report.merge import UNDEFINED, Interval, LossRow, Run, epoch_boundaries, timeline_starts
+from stages.report.load_run import UNDEFINED, Interval, LossRow, Run, epoch_boundaries, timeline_starts
+from stages.report.metric_specs import MINUS, Metric
 
 _INK, _MUTED, _GRID = "var(--ink)", "var(--muted)", "var(--grid)"
 _FONT = 'system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif'

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stages.report.catalogue import DECIDING, LENGTH, Metric
 from stages.report.figures import Relation, figure, relation
-from stages.report.merge import PRETRAIN, Checkpoint, Interval, Run, difference
+from stages.report.load_run import PRETRAIN, Checkpoint, Interval, Run, difference
+from stages.report.metric_specs import DECIDING, LENGTH, Metric
 
 _EQUAL_BUDGETS = 0.01  # budgets that differ by less than this share count as equal
 
@@ -49,7 +49,7 @@ class DecidingFigure(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """``figures``: the first one is the share of what is named that is invented."""
+    """``figures``: the first one is the share of what is named that is hallucinated."""
 
     curriculum: Arm
     control: Arm
@@ -62,15 +62,15 @@ class Comparison:
 
     @property
     def headline(self) -> str:
-        invented = self.figures[0]
-        if invented.relation == "undefined":
+        hallucinated = self.figures[0]
+        if hallucinated.relation == "undefined":
             return "Open: a figure or its interval is undefined"
-        if invented.relation == "unclear":
+        if hallucinated.relation == "unclear":
             return "No clear difference in this run"
-        outcome = f"{'fewer' if invented.good else 'more'} of the objects named are invented"
+        outcome = f"{'fewer' if hallucinated.good else 'more'} of the objects named are hallucinated"
         if self.budget_gap > _EQUAL_BUDGETS:
             return f"Open, as the budgets are unequal: {outcome}"
-        return f"{'Yes' if invented.good else 'No'}, in this run: {outcome}"
+        return f"{'Yes' if hallucinated.good else 'No'}, in this run: {outcome}"
 
     @property
     def aside(self) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from stages.report.catalogue import Metric
-from stages.report.merge import UNDEFINED, Checkpoint, Interval, Run
+from stages.report.load_run import UNDEFINED, Checkpoint, Interval, Run
+from stages.report.metric_specs import Metric
 
 Relation = Literal["lower", "higher", "unclear", "undefined"]
 

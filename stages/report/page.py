@@ -17,14 +17,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from stages.common.world import BACKGROUNDS, COLOUR_WORDS, COLOURS, KINDS, Scene
-from stages.report.chapters import against, beside, chapters, figure_table
+from stages.common.world.scene import Scene
+from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, COLOURS, KINDS
 from stages.report.charts import loss_chart, palette
 from stages.report.comparison import comparisons
 from stages.report.figures import shown_change
-from stages.report.merge import DESCRIBING_TASKS, Answer, Checkpoint, PhaseData, Picture, Run
+from stages.report.findings import findings
+from stages.report.load_run import DESCRIBING_TASKS, Answer, Checkpoint, PhaseData, Picture, Run
+from stages.report.sections import against, beside, figure_table, sections
 from stages.report.timeline import timeline
-from stages.report.words import findings
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LOSS_SIZES = {"wide": (1180, 340), "medium": (700, 320), "narrow": (356, 280)}  # pixels: desktop, tablet, phone
@@ -67,7 +68,7 @@ def context(run: Run) -> dict[str, Any]:
         "scenes": scenes,
         "measured": any(scene.measured for scene in scenes),
         "shares": {task: text_shares(run, task) for task in DESCRIBING_TASKS},
-        "chapters": chapters(run),
+        "sections": sections(run),
         "loss_charts": {kind: Markup(loss_chart(run, *size)) for kind, size in _LOSS_SIZES.items()},
         "runs": list(run.checkpoints.values()),
         "table": figure_table(run),

@@ -11,8 +11,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from stages.common.errors import InputError, run_stage
-from stages.common.files import write_text
+from stages.common.core.errors import InputError
+from stages.common.core.files import write_text
+from stages.common.core.stage import run_stage
 
 # DVC fills {plot_divs} and {refresh_tag}; where {scripts} is absent it adds no links of its own.
 _PAGE = """<!doctype html>

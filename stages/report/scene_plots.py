@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from stages.report.merge import Run
+from stages.report.load_run import Run
 from stages.report.page import AnswerView, SceneView, Segment, scene_view
 
 _WIDTH = 600  # pixels; two revisions stand side by side on a desktop
@@ -28,7 +28,7 @@ _CLOSING = frozenset("，。、；：！？）》」』”’,.;:!?)")  # never 
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 Line = list[tuple[str, str]]  # (text, state of the segment that it belongs to)
-_KEY: Line = [("in the picture", "right"), ("   ", "plain"), ("invented", "wrong"), ("   ", "plain")]
+_KEY: Line = [("in the picture", "right"), ("   ", "plain"), ("hallucinated", "wrong"), ("   ", "plain")]
 _KEY += [("in another colour", "colour")]
 
 
@@ -90,13 +90,13 @@ def _clean(text: str) -> str:
 
 
 def _count(answer: AnswerView) -> str:
-    """The right-hand side of a checkpoint's heading: objects named that are there, invented, and missed."""
+    """The right-hand side of a checkpoint's heading: objects named that are there, hallucinated, and missed."""
     states = [segment.state for segment in answer.segments]
-    there, invented = states.count("right") + states.count("colour"), states.count("wrong")
-    if not (there or invented or answer.missed):
+    there, hallucinated = states.count("right") + states.count("colour"), states.count("wrong")
+    if not (there or hallucinated or answer.missed):
         return ""
     missed = f" · misses {'、'.join(answer.missed)}" if answer.missed else ""
-    return f"{there} there · {invented} invented{missed}"
+    return f"{there} there · {hallucinated} hallucinated{missed}"
 
 
 def wrapped(segments: Sequence[Segment], width: float) -> list[Line]:

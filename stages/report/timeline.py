@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from stages.report.merge import StageTime
+from stages.report.load_run import StageTime
 
 
 class Bar(NamedTuple):

@@ -9,8 +9,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig
 
 from benchmarks import flops
 from benchmarks.material import freeze
-from model.configuration import vlm_config
-from model.modeling import _TARGET_STEP, VlmForConditionalGeneration
+from model.vlm.configuration import vlm_config
+from model.vlm.modeling import _TARGET_STEP, VlmForConditionalGeneration
 
 VISION = CLIPVisionConfig(
     hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4, image_size=32, patch_size=8

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.batches import plan_batches
+from stages.common.data.batches import plan_batches
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=200)
 

@@ -1,4 +1,4 @@
-"""torch.compile where it pays, and only where it works."""
+"""torch.compile where it should_compile, and only where it works."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from stages.common import compilation
-from stages.common.compilation import pays
+from stages.common.training import compilation
+from stages.common.training.compilation import should_compile
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from tests_model import model
-from stages.common.compilation import pays
-from stages.common.errors import run_stage
+from stages.common.training.compilation import should_compile
+from stages.common.core.errors import run_stage
 
-run_stage(lambda: print("compile:", pays(sys.argv[1], model(), 10**12)))
+run_stage(lambda: print("compile:", should_compile(sys.argv[1], model(), 10**12)))
 """
 
 
@@ -35,9 +35,9 @@ def model() -> LlamaForCausalLM:
     ("choice", "tokens", "expected"), [("auto", 10, False), ("auto", 10**12, True), ("always", 10, True)]
 )
 def test_long_runs_are_compiled(choice: str, tokens: int, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compilation, "_trouble", lambda: None)
-    assert pays(choice, model(), tokens) == expected
-    assert not pays("never", model(), tokens)
+    monkeypatch.setattr(compilation, "_compiler_error", lambda: None)
+    assert should_compile(choice, model(), tokens) == expected
+    assert not should_compile("never", model(), tokens)
 
 
 @pytest.mark.parametrize(

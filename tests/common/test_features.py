@@ -13,15 +13,15 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, CLIPVisionConfig, LlamaConfig
 
-from model.configuration import vlm_config
-from model.modeling import VlmForConditionalGeneration
-from model.processing import image_processor
-from stages.common.chat import IGNORED
-from stages.common.features import CachedFeatures, load_pictures
-from stages.common.packing import PackCollate, SampleDataset
-from stages.common.pictures import pixel_values
-from stages.common.samples import Samples
-from stages.common.shards import PictureReader, picture_starts, read_images, write_shard
+from model.vlm.configuration import vlm_config
+from model.vlm.modeling import VlmForConditionalGeneration
+from model.vlm.processing import image_processor
+from stages.common.data.chat import IGNORED
+from stages.common.data.features import CachedFeatures, load_pictures
+from stages.common.data.packing import PackCollate, SampleDataset
+from stages.common.data.pictures import pixel_values
+from stages.common.data.samples import Samples
+from stages.common.data.shards import PictureReader, picture_starts, read_images, write_shard
 
 SIDE, IMAGE_ID = 16, 3
 COUNTS = [1, 0, 2, 1] * 20  # pictures of each row
@@ -119,7 +119,7 @@ def test_training_sees_what_the_saved_processor_shows(mode: str, fits: bool, tmp
 
 def test_samples_come_back_from_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In pieces, because Arrow counts the numbers of a list array in 32 bits; and without any."""
-    monkeypatch.setattr("stages.common.samples._CHUNK", 7)
+    monkeypatch.setattr("stages.common.data.samples._CHUNK", 7)
     for number, written in enumerate((samples(), Samples.of([]))):
         written.write(tmp_path / f"{number}.parquet")
         read = Samples.read(tmp_path / f"{number}.parquet")

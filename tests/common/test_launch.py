@@ -18,7 +18,7 @@ import yaml
 from safetensors.torch import load_file
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from stages.common.launch import cause
+from stages.common.training.launch import cause
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,15 +28,15 @@ import os, sys, time
 import numpy as np
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig
-from model.attention import use_packed_attention
-from model.configuration import vlm_config
-from model.modeling import VlmForConditionalGeneration
-from stages.common.batches import plan_batches
-from stages.common.errors import InputError, run_stage
-from stages.common.features import CachedFeatures
-from stages.common.launch import spread
-from stages.common.packing import PackCollate, SampleDataset, pack_length
-from stages.common.params import load_params
+from model.vlm.attention import use_packed_attention
+from model.vlm.configuration import vlm_config
+from model.vlm.modeling import VlmForConditionalGeneration
+from stages.common.data.batches import plan_batches
+from stages.common.core.errors import InputError, run_stage
+from stages.common.data.features import CachedFeatures
+from stages.common.training.launch import run_distributed
+from stages.common.data.packing import PackCollate, SampleDataset, pack_length
+from stages.common.config.params import load_params
 from stages.common.training import train
 
 class Slow(SampleDataset):
@@ -77,7 +77,7 @@ def main():
         lambda epochs, weights: model.save_pretrained("out", state_dict=weights))
 
 if __name__ == "__main__":
-    run_stage(spread(main, "tiny_stage"))
+    run_stage(run_distributed(main, "tiny_stage"))
 """
 
 

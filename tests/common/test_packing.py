@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stages.common.chat import IGNORED
-from stages.common.errors import InputError
-from stages.common.features import CachedFeatures
-from stages.common.packing import PackCollate, SampleDataset, check_positions
-from stages.common.samples import Samples
+from stages.common.core.errors import InputError
+from stages.common.data.chat import IGNORED
+from stages.common.data.features import CachedFeatures
+from stages.common.data.packing import PackCollate, SampleDataset, check_positions
+from stages.common.data.samples import Samples
 
 PAD_ID, IMAGE_ID, IMAGE_TOKENS = 0, 3, 2
 ROWS = [

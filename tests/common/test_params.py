@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.params import LONGEST_PROMPT, load_params
+from stages.common.config.base import LONGEST_PROMPT
+from stages.common.config.params import load_params
 from stages.prepare import wording
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +73,7 @@ WRONG = [
 @pytest.mark.parametrize(("text", "said"), WRONG, ids=[said for _, said in WRONG])
 def test_a_mistake_is_one_sentence_and_code_2(text, said: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text(), encoding="utf-8")
-    done = run("stages.common.params", tmp_path)
+    done = run("stages.common.config", tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: params.yaml") and said in done.stderr
     assert done.stderr.count("\n") == 1 and done.stdout == ""
@@ -121,12 +122,12 @@ def test_a_stage_without_its_inputs_says_what_to_run(words: tuple[str, ...], sai
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes(b"seed: \xff\n")
-    done = run("stages.common.params", tmp_path)
+    done = run("stages.common.config", tmp_path)
     assert done.returncode == 2 and "cannot be read as UTF-8" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    done = run("stages.common.params", tmp_path)
+    done = run("stages.common.config", tmp_path)
     assert done.returncode == 2 and "run this from the project's root folder" in done.stderr
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages.common.errors import InputError
-from stages.common.params import load_params
-from stages.common.preset import apply_preset, read_preset
+from stages.common.config.params import load_params
+from stages.common.config.preset import apply_preset, read_preset
+from stages.common.core.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = sorted((ROOT / "presets").glob("*.args"))
@@ -41,7 +41,7 @@ def flat(section: dict, prefix: str = "") -> dict[str, object]:
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "stages.common.preset", *words]
+    command = [sys.executable, "-m", "stages.common.config.preset", *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
 
 

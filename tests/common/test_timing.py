@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STAGE = """
 import os, sys, time
-from stages.common.errors import InputError, run_stage
+from stages.common.core.errors import InputError, run_stage
 
 time.sleep(0.5)  # as imports take
 
@@ -70,7 +70,7 @@ def test_only_the_first_of_several_processes_writes(tmp_path: Path) -> None:
 
 def test_what_is_no_stage_leaves_none(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes((ROOT / "tests/params.yaml").read_bytes())
-    assert run(tmp_path, module="stages.common.params") == {}
+    assert run(tmp_path, module="stages.common.config") == {}
 
 
 def test_memory_is_not_that_of_who_started_it(tmp_path: Path) -> None:

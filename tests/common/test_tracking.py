@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from stages.common.tracking.runs.upload import training_now, waiting
+from stages.common.tracking.runs.wandb_files import history, records
 
-from stages.common.params import Params, load_params
-from stages.common.run_files import history, records
-from stages.common.tracking import experiment, summary_of, training_name
-from stages.common.upload import training_now, waiting
+from stages.common.config.params import Params, load_params
+from stages.common.tracking.runs import experiment, summary_of, training_name
 from tests.fake_wandb import KEY, USER, FakeWandb
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +34,10 @@ import sys, time
 from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from model.modeling import Targets, target_loss
-from stages.common.batches import plan_batches
-from stages.common.params import load_params
-from stages.common.packing import PackCollate, SampleDataset
+from model.vlm.modeling import Targets, target_loss
+from stages.common.data.batches import plan_batches
+from stages.common.config.params import load_params
+from stages.common.data.packing import PackCollate, SampleDataset
 from stages.common.training import train
 
 root, mode, wait = sys.argv[1:]
@@ -66,8 +66,8 @@ print("wandb was imported:", "wandb" in sys.modules)
 POINTS = """
 import sys
 from pathlib import Path
-from stages.common.params import load_params
-from stages.common.tracking import start_run
+from stages.common.config.params import load_params
+from stages.common.tracking.runs import start_run
 
 params = load_params(Path(sys.argv[1]) / "tests/params.yaml")
 params = params.model_copy(update={"wandb": params.wandb.model_copy(update={"mode": sys.argv[2]})})
@@ -81,8 +81,8 @@ with start_run("name", "sft", params, {}, state) as run:
 EVALUATION = """
 import sys
 from pathlib import Path
-from stages.common.params import load_params
-from stages.common.tracking import log_evaluation
+from stages.common.config.params import load_params
+from stages.common.tracking.runs import log_evaluation
 
 params = load_params(Path(sys.argv[1]) / "tests/params.yaml")
 dog = {"word": "狗", "supported": True}
@@ -115,7 +115,7 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     return out
 
 
-def run_files(root: Path) -> list[Path]:
+def wandb_files(root: Path) -> list[Path]:
     return sorted(root.glob("wandb/*run-*/run-*.wandb"))
 
 
@@ -151,7 +151,7 @@ def unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         root = tmp_path_factory.mktemp("upload")
         finish(start(root, POINTS, "offline"))
         login = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": KEY}
-        started["upload"] = (root, start(root, "", "-m", "stages.common.upload", **login))
+        started["upload"] = (root, start(root, "", "-m", "stages.common.tracking.upload", **login))
         yield started
         for _, process in started.values():
             if process.poll() is None:
@@ -173,7 +173,7 @@ def params() -> Params:
 
 
 def test_a_training_run_says_what_it_is(trained: dict[str, tuple[Path, str]], params: Params) -> None:
-    (file,) = run_files(trained["offline"][0])
+    (file,) = wandb_files(trained["offline"][0])
     run = one(file, "run")
     told = (run.project, run.display_name, run.run_group, run.job_type)
     assert told == (params.wandb.project, NAME, EXPERIMENT, "sft")
@@ -189,7 +189,7 @@ def test_a_training_run_says_what_it_is(trained: dict[str, tuple[Path, str]], pa
 
 def test_its_history_is_the_loss_curve(trained: dict[str, tuple[Path, str]]) -> None:
     root, _ = trained["offline"]
-    (file,) = run_files(root)
+    (file,) = wandb_files(root)
     points = list(history(file))
     assert logged(points) == curve(root)
     assert [point["_step"] for point in points] == [point["train/global_step"] for point in points]
@@ -212,7 +212,7 @@ def test_disabled_imports_nothing_and_keeps_nothing(trained: dict[str, tuple[Pat
 
 def test_runs_stay_when_dvcs_copy_goes(trained: dict[str, tuple[Path, str]]) -> None:
     root, _ = trained["offline"]
-    assert len(run_files(root)) == 1
+    assert len(wandb_files(root)) == 1
     assert not list((root / "copy").rglob("*wandb*"))
 
 
@@ -229,7 +229,7 @@ def test_a_killed_training_goes_on_with_the_same_run_and_is_uploaded_whole(tmp_p
     killed.communicate()
     assert "resuming from step" in finish(start(tmp_path, TRAINING, "offline", "0"))
 
-    files = run_files(tmp_path)
+    files = wandb_files(tmp_path)
     first, second = (list(history(file)) for file in files)
     assert first and second
     assert len({one(file, "run").run_id for file in files}) == 1
@@ -237,7 +237,7 @@ def test_a_killed_training_goes_on_with_the_same_run_and_is_uploaded_whole(tmp_p
     assert first[-1]["_step"] < second[0]["_step"] and curve(tmp_path)[-1]["step"] == 60
 
     with FakeWandb() as server:
-        upload = ["-m", "stages.common.upload"]
+        upload = ["-m", "stages.common.tracking.upload"]
         login = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
         told = finish(start(tmp_path, "", *upload), 2)
         assert NAME in told and EXPERIMENT in told
@@ -259,7 +259,7 @@ def test_without_a_server_a_run_is_kept_offline(
     (warning,) = [line for line in finish(process).splitlines() if line.startswith("warning: W&B: ")]
     assert time.monotonic() - started < 30
     assert "make wandb-sync" in warning and KEY not in warning
-    (file,) = run_files(root)
+    (file,) = wandb_files(root)
     assert file.parent.name.startswith("offline-run-")
     assert [point["train/global_step"] for point in history(file)] == [1, 2, 3, 4, 5]
 
@@ -278,7 +278,7 @@ def test_without_an_account_nobody_is_asked(tmp_path: Path) -> None:
         os.close(terminal)
     assert done.returncode == 0
     assert done.stderr.count("warning: W&B: ") == 1 and "nobody is logged in" in done.stderr
-    assert len(run_files(tmp_path)) == 1
+    assert len(wandb_files(tmp_path)) == 1
 
 
 def test_an_online_run_started_again_adds_what_the_server_does_not_have(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_an_evaluation_shows_pictures_and_answers(tmp_path: Path) -> None:
     for name, colour in colours.items():
         Image.new("RGB", (4, 4), colour).save(tmp_path / f"copy/{name}.png")
     finish(start(tmp_path, EVALUATION))
-    (file,) = run_files(tmp_path)
+    (file,) = wandb_files(tmp_path)
     run = one(file, "run")
     assert (run.display_name, run.job_type) == ("MiniMind-V-Evaluate-pretrain-epoch-1", "evaluate")
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
@@ -325,7 +325,7 @@ def test_an_evaluation_shows_pictures_and_answers(tmp_path: Path) -> None:
 
     with FakeWandb() as server:
         login = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
-        finish(start(tmp_path, "", "-m", "stages.common.upload", **login))
+        finish(start(tmp_path, "", "-m", "stages.common.tracking.upload", **login))
     for path, local in kept.items():
         assert server.artifact_files[path] == local.read_bytes()
 
@@ -371,11 +371,11 @@ def test_an_upload_without_a_server_ends(unreachable: dict[str, tuple[Path, subp
 
 def test_nothing_to_upload_is_no_error(tmp_path: Path) -> None:
     assert waiting(tmp_path / "wandb") == []
-    assert "nothing to upload" in finish(start(tmp_path, "", "-m", "stages.common.upload"))
+    assert "nothing to upload" in finish(start(tmp_path, "", "-m", "stages.common.tracking.upload"))
 
 
 def test_a_file_that_ends_anywhere_is_read_up_to_there(trained: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
-    (file,) = run_files(trained["offline"][0])
+    (file,) = wandb_files(trained["offline"][0])
     whole = file.read_bytes()
     points = list(history(file))
     torn, counts = tmp_path / file.name, []

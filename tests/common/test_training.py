@@ -21,11 +21,11 @@ import shutil, signal, sys, time
 from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from model.modeling import Targets, target_loss
-from stages.common.batches import plan_batches
-from stages.common.errors import run_stage
-from stages.common.params import load_params
-from stages.common.packing import PackCollate, SampleDataset
+from model.vlm.modeling import Targets, target_loss
+from stages.common.data.batches import plan_batches
+from stages.common.core.errors import run_stage
+from stages.common.config.params import load_params
+from stages.common.data.packing import PackCollate, SampleDataset
 from stages.common.training import train
 
 def main():

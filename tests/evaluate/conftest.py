@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from model.configuration import vlm_config
-from model.modeling import VlmForConditionalGeneration
-from model.tokenization import with_image_token
+from model.vlm.configuration import vlm_config
+from model.vlm.modeling import VlmForConditionalGeneration
+from model.vlm.tokenization import with_image_token
 from stages.evaluate.answers import Answerer
 
 TOKENIZER = with_image_token(Path(__file__).parents[1] / "model/fixtures/tokenizer")

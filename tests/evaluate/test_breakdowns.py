@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stages.common.world import KINDS, Group, Scene
+from stages.common.world.scene import Group, Scene
+from stages.common.world.vocabulary import KINDS
 from stages.evaluate.bootstrap import Bootstrap
 from stages.evaluate.breakdowns import PRIOR_METRICS, Point, by_background, by_frequency, by_sentence, prior_counts
 from stages.evaluate.texts import score_text
@@ -66,5 +67,5 @@ def test_inventions_against_what_frequency_alone_would_give() -> None:
     # Of what is absent 30 + 10 of 100 are at home at the seaside.
     assert counts == {"wrong": 3, "wrong_home": 2, "wrong_home_expected": pytest.approx(3 * 0.4)}
     found = bootstrap(1).of_sums([counts], PRIOR_METRICS)
-    assert found["invented_at_home"].value == pytest.approx(2 / 3)
-    assert found["invented_at_home_expected"].value == pytest.approx(0.4)
+    assert found["hallucinated_at_home"].value == pytest.approx(2 / 3)
+    assert found["hallucinated_at_home_expected"].value == pytest.approx(0.4)

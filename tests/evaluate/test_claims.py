@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.params import load_params
-from stages.common.world import Group, Scene
+from stages.common.config.params import load_params
+from stages.common.world.scene import Group, Scene
 from stages.evaluate.claims import claim_right, find_claims
 from stages.evaluate.mentions import find_mentions
 from stages.evaluate.texts import score_text

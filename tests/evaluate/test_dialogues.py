@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from stages.common.params import Params, load_params
-from stages.common.shards import write_empty_shard, write_shard
+from stages.common.config.params import Params, load_params
+from stages.common.data.shards import write_empty_shard, write_shard
 from stages.evaluate.answers import Answerer
 from stages.evaluate.dialogues import evaluate_dialogues, lexicon_spans
 from stages.evaluate.lexicon import load_lexicon

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from stages.common.chat import IGNORED, IMAGE
-from stages.common.features import CachedFeatures
-from stages.common.packing import PackCollate, SampleDataset
-from stages.common.samples import Samples
+from stages.common.data.chat import IGNORED, IMAGE
+from stages.common.data.features import CachedFeatures
+from stages.common.data.packing import PackCollate, SampleDataset
+from stages.common.data.samples import Samples
 from stages.evaluate.answers import Answerer
 from stages.evaluate.bootstrap import Bootstrap
 from stages.evaluate.grounding import (

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages.common.errors import InputError
-from stages.common.params import load_params
-from stages.common.world import COLOURS
+from stages.common.config.params import load_params
+from stages.common.core.errors import InputError
+from stages.common.world.vocabulary import COLOURS
 from stages.evaluate.lexicon import load_lexicon
 from stages.evaluate.mentions import find_mentions
 from stages.prepare.scene import sample_scene

@@ -10,8 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.common.params import load_params
-from stages.common.world import BACKGROUNDS, COLOUR_WORDS, COLOURS, KINDS, POSITION_WORDS, RELATION_WORDS
+from stages.common.config.params import load_params
+from stages.common.world.vocabulary import (
+    BACKGROUNDS,
+    COLOUR_WORDS,
+    COLOURS,
+    KINDS,
+    POSITION_WORDS,
+    RELATION_WORDS,
+)
 from stages.evaluate.mentions import find_mentions
 from stages.evaluate.pope import parse_yes_no
 from stages.evaluate.texts import repetition, score_text

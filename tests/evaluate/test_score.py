@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages.common.errors import InputError
+from stages.common.core.errors import InputError
 from stages.evaluate.bootstrap import Bootstrap
 from stages.evaluate.lexicon import load_lexicon
 from stages.evaluate.photographs import (

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from stages.common.world import Group, Scene
+from stages.common.world.scene import Group, Scene
 from stages.evaluate.bootstrap import Bootstrap
 from stages.evaluate.texts import TEXT_METRICS, TextScore, repetition, samples_text, score_text, text_row
 

@@ -15,13 +15,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from model.attention import _to_the_end, packed_attention, packed_attention_in, use_packed_attention
-from model.configuration import vlm_config
-from model.modeling import VlmForConditionalGeneration
-from stages.common.chat import IGNORED
-from stages.common.compilation import compile_decoder
-from stages.common.features import CachedFeatures
-from stages.common.packing import PackCollate, SampleDataset
+from model.vlm.attention import _to_the_end, packed_attention, packed_attention_in, use_packed_attention
+from model.vlm.configuration import vlm_config
+from model.vlm.modeling import VlmForConditionalGeneration
+from stages.common.data.chat import IGNORED
+from stages.common.data.features import CachedFeatures
+from stages.common.data.packing import PackCollate, SampleDataset
+from stages.common.training.compilation import compile_decoder
 
 IMAGE_ID, PATCHES = 3, 4
 # Largest difference from float32 that the format's own rounding makes, relative to the largest value.

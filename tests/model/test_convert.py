@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from model import convert
-from model.commands import ConversionError
-from model.modeling import VlmForConditionalGeneration
+from model.errors import ConversionError
+from model.vlm.modeling import VlmForConditionalGeneration
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from model import export
-from model.convert import convert, set_special_tokens
-from model.modeling import VlmForConditionalGeneration
-from model.processing import build_processor
-from model.tokenization import with_image_token
+from model.convert import convert
+from model.minimind.checkpoint import set_special_tokens
+from model.vlm.modeling import VlmForConditionalGeneration
+from model.vlm.processing import build_processor
+from model.vlm.tokenization import with_image_token
 from tests.model.asking import asked
 
 FIXTURES = Path(__file__).parent / "fixtures"

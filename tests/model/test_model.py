@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPVisionConfig, LlamaConfig
 
-from model.configuration import VlmConfig, vlm_config
-from model.grids import PROJECTORS
-from model.modeling import Targets, VlmForConditionalGeneration, count_parameters
-from model.projectors import LDPProjector, LDPv2Projector
-from model.tokenization import with_image_token
-from stages.common.checkpoints import save_checkpoint
-from stages.common.features import CachedFeatures
+from model.vlm.configuration import VlmConfig, vlm_config
+from model.vlm.grids import PROJECTORS
+from model.vlm.modeling import Targets, VlmForConditionalGeneration, count_parameters
+from model.vlm.projectors import LDPProjector, LDPv2Projector
+from model.vlm.tokenization import with_image_token
+from stages.common.data.features import CachedFeatures
+from stages.common.training.checkpoints import save_checkpoint
 from stages.evaluate.answers import Answerer, Question
 
 UPSTREAM = Path(__file__).parents[3] / "shared/upstream/minimind-v-tiny"

@@ -18,8 +18,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProcessor, PreTrainedTokenizerFast
 
-from model.convert import convert, load_minimind, vision_language_model
-from model.modeling import VlmForConditionalGeneration
+from model.convert import convert
+from model.minimind.checkpoint import load_minimind, vision_language_model
+from model.vlm.modeling import VlmForConditionalGeneration
 from tests.model import reference
 from tests.model.asking import asked
 

@@ -11,11 +11,11 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoProcessor, AutoTokenizer, CLIPVisionConfig, LlamaConfig, PreTrainedTokenizerFast
 
-from model.commands import ConversionError
-from model.configuration import VlmConfig
-from model.grids import PROJECTORS
-from model.processing import build_processor
-from model.tokenization import IMAGE, with_image_token
+from model.errors import ConversionError
+from model.vlm.configuration import VlmConfig
+from model.vlm.grids import PROJECTORS
+from model.vlm.processing import build_processor
+from model.vlm.tokenization import IMAGE, with_image_token
 
 TOKENIZER = Path(__file__).parent / "fixtures/tokenizer"
 PUBLIC = Path(__file__).parents[3] / "shared/upstream/tokenizer"

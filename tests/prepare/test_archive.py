@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.errors import InputError
+from stages.common.core.errors import InputError
 from stages.prepare.archive import Archive, index_archive, safe_name
 from stages.prepare.quarantine import BadRow
 

@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from stages.common.world import BACKGROUNDS, COLOURS, KINDS, Group, Scene
+from stages.common.world.scene import Group, Scene
+from stages.common.world.vocabulary import BACKGROUNDS, COLOURS, KINDS
 from stages.prepare import draw
 from stages.prepare.contact_sheet import contact_sheet
-from stages.prepare.draw import compose, draw_background, draw_object
+from stages.prepare.drawing.backgrounds import draw_background
+from stages.prepare.drawing.compose import compose
+from stages.prepare.drawing.objects import draw_object
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = (28, 32, 64)

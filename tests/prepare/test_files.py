@@ -22,10 +22,10 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from stages.common.errors import InputError
-from stages.common.files import whole_folder
-from stages.common.params import Params, load_params
-from stages.common.shards import read_rows
+from stages.common.config.params import Params, load_params
+from stages.common.core.errors import InputError
+from stages.common.core.files import atomic_directory
+from stages.common.data.shards import read_rows
 from stages.prepare import files
 from stages.prepare.files import RowSource, split_of, write_files
 from stages.prepare.quarantine import BadRow
@@ -250,8 +250,8 @@ def test_no_index_is_left(whole: Any) -> None:
 
 
 def test_rows_fall_to_splits_as_asked() -> None:
-    lots = np.random.default_rng(1).random(20_000)
-    found = Counter(split_of([lot], (0.1, 0.05)) for lot in lots)
+    hash_fractions = np.random.default_rng(1).random(20_000)
+    found = Counter(split_of([hash_fraction], (0.1, 0.05)) for hash_fraction in hash_fractions)
     assert found["test"] == pytest.approx(2000, rel=0.1) and found["validation"] == pytest.approx(1000, rel=0.1)
     assert split_of([0.05, 0.09], (0.1, 0.05)) == "test" and split_of([0.1, 0.149], (0.1, 0.05)) == "validation"
     assert split_of([0.05, 0.11], (0.1, 0.05)) == split_of([0.05, 0.5], (0.1, 0.05)) == "straddling"
@@ -461,7 +461,7 @@ def test_too_many_bad_rows_end_the_run_at_once(tmp_path: Path, source: Path) -> 
     (tmp_path / "reports/quarantine.jsonl").hardlink_to(tmp_path / "cache")
     with (
         pytest.raises(InputError) as caught,
-        whole_folder(tmp_path / "target") as folder,
+        atomic_directory(tmp_path / "target") as folder,
     ):
         options = parameters(2, max_bad_fraction=0.01)
         quarantine = tmp_path / "reports/quarantine.jsonl"
@@ -587,7 +587,10 @@ def test_an_error_in_a_process_leaves_no_folder(tmp_path: Path, source: Path) ->
         start = pq.ParquetFile(path).metadata.row_group(group).column(0).data_page_offset
         data[start : start + 100] = bytes(100)
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"s\.parquet cannot be read: "), whole_folder(tmp_path / "target") as folder:
+    with (
+        pytest.raises(InputError, match=r"s\.parquet cannot be read: "),
+        atomic_directory(tmp_path / "target") as folder,
+    ):
         write_files(None, RowSource(path, None), [], parameters(2), folder, tmp_path / "q.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["q.jsonl", "s.parquet"]
 
@@ -595,12 +598,12 @@ def test_an_error_in_a_process_leaves_no_folder(tmp_path: Path, source: Path) ->
 RUN = """
 import sys
 from pathlib import Path
-from stages.common.files import whole_folder
+from stages.common.core.files import atomic_directory
 from stages.prepare.files import RowSource, write_files
 from tests.prepare.test_files import parameters
 if __name__ == "__main__":
     here = Path(sys.argv[1])
-    with whole_folder(here / "target") as folder:
+    with atomic_directory(here / "target") as folder:
         params = parameters(2, shard_scenes=int(sys.argv[2]))
         write_files(None, RowSource(here / "s.jsonl", here / "images"), [], params, folder, here / "q.jsonl")
 """

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.common import chat
-from stages.common.pictures import image_processor
+from stages.common.data import chat
+from stages.common.data.pictures import image_processor
 from stages.prepare import rows
 from stages.prepare.picture import middle_square, stored_picture
 from stages.prepare.quarantine import BadRow
-from stages.prepare.rows import MAX_LINE, Made, RawRow, Rules, lot, make_row, raw_row_of_line
+from stages.prepare.rows import MAX_LINE, Made, RawRow, Rules, hash_fraction, make_row, raw_row_of_line
 from stages.prepare.sources import Images, load_image
 
 RULES = Rules(seed=1, max_answer_chars=20, max_pixels=10_000, image_size=32, resize=False)
@@ -56,14 +56,16 @@ def line_reason(line: bytes) -> str:
 def test_a_dialogue_with_two_pictures() -> None:
     files = {"甲.jpg": picture(), "b.png": picture(format="PNG")}
     talk = turns("<image>比较 <image>", "一样。真的！", " 好吗？\n", "")
-    row, lots = made(talk, "甲.jpg, b.png,", files)
+    row, hash_fractions = made(talk, "甲.jpg, b.png,", files)
     assert row["id"] == "d.jsonl:7" and row["scene"] == ""
     assert row["images"] == [{"bytes": files[name], "path": name} for name in ("甲.jpg", "b.png")]
     assert row["texts"] == [
         {"task": "turn", "question": "<image>比较 <image>", "answer": ["一样。", "真的！"], "kind": "", "expected": ""},
         {"task": "turn", "question": " 好吗？\n", "answer": [""], "kind": "", "expected": ""},
     ]
-    assert lots == [lot(1, data) for data in files.values()] and all(0 <= lot < 1 for lot in lots)
+    assert hash_fractions == [hash_fraction(1, data) for data in files.values()] and all(
+        0 <= hash_fraction < 1 for hash_fraction in hash_fractions
+    )
 
 
 @pytest.mark.parametrize("image", [None, "", " , "])
@@ -274,5 +276,5 @@ def test_pictures_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_marks_of_a_dialogue_are_those_of_the_chat_template() -> None:
-    """A text that holds one would forge a turn; reading them from stages.common.chat would load transformers."""
+    """A text that holds one would forge a turn; reading them from stages.common.data.chat would load transformers."""
     assert set(rows._SPECIAL) == set(chat.SPECIAL_TOKENS) - {chat.IMAGE} and rows._IMAGE == chat.IMAGE

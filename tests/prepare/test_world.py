@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from datasets import load_dataset
 
-from stages.common.chat import Encoder
-from stages.common.errors import InputError
-from stages.common.files import whole_folder
-from stages.common.params import Params, load_params
-from stages.common.shards import read_rows
-from stages.common.world import COLOUR_WORDS, COLOURS, KINDS, POSITION_WORDS, Scene, held_out_pairs
+from stages.common.config.params import Params, load_params
+from stages.common.core.errors import InputError
+from stages.common.core.files import atomic_directory
+from stages.common.data.chat import Encoder
+from stages.common.data.shards import read_rows
+from stages.common.world.scene import Scene, held_out_pairs
+from stages.common.world.vocabulary import COLOUR_WORDS, COLOURS, KINDS, POSITION_WORDS
 from stages.prepare.scene import sample_scene, signature
 from stages.prepare.wording import texts_of
 from stages.prepare.world import FIXED_SCENES, fixed_scenes, write_world
@@ -213,9 +214,9 @@ def test_a_fixed_scene_that_cannot_be_drawn(old: str, new: str, said: str, tmp_p
 
 def test_an_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "out"
-    with whole_folder(target) as folder:
+    with atomic_directory(target) as folder:
         (folder / "a").write_text("old")
-    with pytest.raises(RuntimeError), whole_folder(target) as folder:
+    with pytest.raises(RuntimeError), atomic_directory(target) as folder:
         (folder / "a").write_text("new")
         raise RuntimeError
     assert (target / "a").read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -15,9 +15,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from stages.common.params import Params
-from stages.common.shards import write_shard
-from stages.common.world import Group, Scene
+from stages.common.config.params import Params
+from stages.common.data.shards import write_shard
+from stages.common.world.scene import Group, Scene
 
 ROOT = Path(__file__).resolve().parents[2]
 BOX = ((0.1, 0.1, 0.4, 0.4),)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.report.merge import Run, load_run
+from stages.report.load_run import Run, load_run
 from stages.report.page import render_page
 from tests.report.conftest import Inputs, mention
 
@@ -37,7 +37,7 @@ def whole_run(inputs: Inputs) -> Run:
         for key, value in (
             *(("chair_i", 0.2), ("precision", 0.8), ("recall", 0.7), ("caption_chair_i", 0.1), ("length", 90.0)),
             *(("swap_gap_object", 1.2), ("probe_auc", 0.9), ("probe_vision_auc", 0.95), ("count_accuracy", 0.6)),
-            *(("invented_at_home", 0.4), ("invented_at_home_expected", 0.2), ("pope_accuracy", 0.7)),
+            *(("hallucinated_at_home", 0.4), ("hallucinated_at_home_expected", 0.2), ("pope_accuracy", 0.7)),
         )
     }
     series = {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.report.catalogue import BY_KEY
 from stages.report.charts import dots, loss_chart, nice_ticks, palette, place_in_lanes, series_chart, smoothed
-from stages.report.merge import UNDEFINED, Interval, LossRow, load_run
+from stages.report.load_run import UNDEFINED, Interval, LossRow, load_run
+from stages.report.metric_specs import BY_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +36,7 @@ def test_every_checkpoint_has_a_colour_of_its_own(inputs):
 
 
 def test_a_phase_beside_curriculum_and_control_has_no_colour_of_theirs(inputs):
-    inputs.raw["sft"]["phases"]["order"] = inputs.raw["sft"]["phases"]["short"] | {"shuffle": False}
+    inputs.raw["sft"]["phases"]["unshuffled"] = inputs.raw["sft"]["phases"]["short"] | {"shuffle": False}
     colours = palette(inputs.params, [*inputs.params.checkpoints, "sft-long/epoch-1"])
     assert len({colours[name] for name in inputs.params.checkpoints}) == 5
     assert colours["sft-long/epoch-1"] == colours["sft-long"]

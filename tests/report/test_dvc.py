@@ -76,19 +76,19 @@ def test_the_table_of_metrics_fits_a_terminal(reported: Reported) -> None:
 def test_a_removed_phase_leaves_the_table_and_its_difference_is_told(reported: Reported) -> None:
     reported.commit()
     reported.inputs.write_metrics("sft-long", FIGURES | {"chair_i": (0.2, 0.02)})
-    del reported.inputs.raw["sft"]["phases"]["order"]
+    del reported.inputs.raw["sft"]["phases"]["unshuffled"]
     reported.report()
-    assert "sft-order" not in reported.run("dvc", "metrics", "show")
+    assert "sft-unshuffled" not in reported.run("dvc", "metrics", "show")
     lines = [line.split() for line in reported.run("dvc", "metrics", "diff").splitlines()]
     assert ["metrics/sft-long.json", "chair_i", "0.118", "0.2", "0.082"] in lines
-    assert {line[0] for line in lines[1:]} == {"metrics/sft-long.json", "metrics/sft-order.json"}
+    assert {line[0] for line in lines[1:]} == {"metrics/sft-long.json", "metrics/sft-unshuffled.json"}
 
 
 def test_the_plots_show_curves_figures_and_pictures(reported: Reported) -> None:
     reported.run("dvc", "plots", "show", "--out", "plots")
     page = (reported.root / "plots/index.html").read_text(encoding="utf-8")
     assert "Training loss on one time line" in page and "Metrics per checkpoint" in page
-    assert "sft-order" in page and '"moving mean"' in page
+    assert "sft-unshuffled" in page and '"moving mean"' in page
     drawn = sorted(path.name for path in (reported.root / "plots/static").iterdir())
     assert drawn == ["workspace_reports_scenes_01-dog.svg", "workspace_reports_scenes_02-cat.svg"]
     assert all(f'src="static/{name}"' in page for name in drawn)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from stages.report.merge import Answer, load_run
+from stages.report.load_run import Answer, load_run
 from stages.report.page import render_page, segments, short_number, split_title
 
 ROOT = Path(__file__).resolve().parents[2]

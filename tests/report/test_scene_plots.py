@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from stages.common.world import Scene
-from stages.report.merge import load_run
+from stages.common.world.scene import Scene
+from stages.report.load_run import load_run
 from stages.report.page import Segment
 from stages.report.scene_plots import scene_plots, wrapped
 from tests.report.conftest import SCENES, mention
@@ -43,11 +43,11 @@ def test_mentions_have_their_colours_and_are_counted(inputs):
     drawn = scene_plots(load_run(inputs.params, inputs.root))
     tree = ElementTree.fromstring(drawn["01-dog.svg"])
     fills = {span.text: span.get("fill") for span in tree.iter(f"{SVG}tspan")}
-    assert fills["小狗"] == fills["in the picture"] != fills["invented"]
-    assert fills["鱼"] == fills["invented"] and fills["球"] == fills["in another colour"]
+    assert fills["小狗"] == fills["in the picture"] != fills["hallucinated"]
+    assert fills["鱼"] == fills["hallucinated"] and fills["球"] == fills["in another colour"]
     assert len({fills["小狗"], fills["鱼"], fills["球"], fills["红色的"]}) == 4
-    assert "2 there · 1 invented · misses 小猫" in texts(drawn["01-dog.svg"])
-    assert "invented" not in drawn["02-cat.svg"]  # nothing is known to be there or not: no key
+    assert "2 there · 1 hallucinated · misses 小猫" in texts(drawn["01-dog.svg"])
+    assert "hallucinated" not in drawn["02-cat.svg"]  # nothing is known to be there or not: no key
 
 
 def test_what_xml_cannot_hold_does_not_break_the_drawing(inputs):

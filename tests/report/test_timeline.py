@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from stages.report.merge import StageTime, load_run
+from stages.report.load_run import StageTime, load_run
 from stages.report.page import render_page
 from stages.report.timeline import duration, timeline
 from tests.report.conftest import Inputs

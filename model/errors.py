@@ -1,0 +1,11 @@
+"""Errors that a user can cause."""
+
+from __future__ import annotations
+
+
+class ConversionError(ValueError):
+    """Something given cannot be converted: the message is one sentence that says what and why."""
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,28 @@
+"""Section fetch: where files come from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from stages.common.config.base import Name, Section
+
+
+class FetchSource(Section):
+    """``repo``: an id on the Hugging Face Hub, or a folder on this machine, which wins where both exist."""
+
+    repo: str
+    kind: Literal["model", "dataset"]
+    revision: str
+    files: list[str]
+
+
+class FetchParams(Section):
+    vision: FetchSource
+    tokenizer: FetchSource
+    language: FetchSource
+    pretrain_data: FetchSource
+    pretrain_images: FetchSource
+    sft_data: FetchSource
+    sft_images: FetchSource
+    photographs: FetchSource
+    models: dict[Name, FetchSource]

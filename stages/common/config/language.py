@@ -1,0 +1,37 @@
+"""Section language."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    model_validator,
+)
+
+from stages.common.config.base import Positive, Rate, Share, Weight
+from stages.common.config.loop import LoopParams
+
+
+class LanguageParams(LoopParams):
+    source: Literal["train", "fetch", "random"]
+    hidden_size: Positive
+    num_hidden_layers: Positive
+    num_attention_heads: Positive
+    num_key_value_heads: Positive
+    intermediate_size: Positive
+    max_position_embeddings: Positive
+    rope_theta: Rate
+    rms_norm_eps: Rate
+    scenes: Positive
+    patch_noise: Share
+    noise: Weight
+    yes_no_weight: Weight
+    batch_tokens: Positive
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> LanguageParams:
+        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError("num_attention_heads must divide hidden_size, num_key_value_heads num_attention_heads")
+        if self.hidden_size // self.num_attention_heads % 2:
+            raise ValueError("hidden_size / num_attention_heads must be even: rotary positions turn pairs of numbers")
+        return self

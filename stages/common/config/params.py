@@ -1,0 +1,131 @@
+"""params.yaml as typed, checked values.
+
+Every stage reads the whole file through ``load_params`` before it does anything, so that a mistake anywhere
+ends the run at once with a sentence that names the parameter. No default lives here: a missing key is an error.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import (
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from stages.common.config.base import LONGEST_PROMPT, Section
+from stages.common.config.data import DataParams
+from stages.common.config.encode import EncodeParams
+from stages.common.config.evaluate import EvaluateParams
+from stages.common.config.fetch import FetchParams
+from stages.common.config.language import LanguageParams
+from stages.common.config.machine import MachineParams
+from stages.common.config.model import ModelParams
+from stages.common.config.pretrain import PretrainParams
+from stages.common.config.sft import SftParams
+from stages.common.config.tokenizer import TokenizerParams
+from stages.common.config.train import TrainParams
+from stages.common.config.vision import VisionParams
+from stages.common.config.wandb import WandbParams
+from stages.common.core.errors import InputError
+
+PARAMS_FILE = Path("params.yaml")
+
+
+class Params(Section):
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    fetch: FetchParams
+    data: DataParams
+    tokenizer: TokenizerParams
+    vision: VisionParams
+    language: LanguageParams
+    model: ModelParams
+    encode: EncodeParams
+    pretrain: PretrainParams
+    sft: SftParams
+    evaluate: EvaluateParams
+    wandb: WandbParams
+    train: TrainParams
+    machine: MachineParams
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """Names of all that is evaluated: our own in the order of training, then finished models."""
+        return ["pretrain", *(f"sft-{phase}" for phase in self.sft.phases), *self.fetch.models]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Params:
+        if "pretrain" in self.fetch.models:
+            raise ValueError("fetch.models.pretrain: a checkpoint of our own has this name; choose another")
+        if self.data.image_size % self.vision.patch_size:
+            raise ValueError(
+                f"vision.patch_size: {self.vision.patch_size} does not divide data.image_size {self.data.image_size}"
+            )
+        if self.data.source != "world":
+            for name in ("vision", "language"):
+                if getattr(self, name).source == "train":
+                    raise ValueError(
+                        f"{name}.source: train needs the built-in world's truth (data.source: world); set it to fetch"
+                    )
+        if self.pretrain.max_len < LONGEST_PROMPT:
+            raise ValueError(
+                f"pretrain.max_len: {self.pretrain.max_len} is shorter than the prompt itself; "
+                f"set it to {LONGEST_PROMPT} or more"
+            )
+        for name in ("vision", "language", "pretrain", "tokenizer") if self.data.source == "world" else ():
+            if (getattr(self, name).scenes or 0) > self.data.train_scenes:
+                raise ValueError(f"{name}.scenes: more than data.train_scenes ({self.data.train_scenes})")
+        if self.evaluate.scenes > self.data.test_scenes:
+            raise ValueError(f"evaluate.scenes: more than data.test_scenes ({self.data.test_scenes})")
+        image_tokens = (self.data.image_size // self.vision.patch_size) ** 2
+        longest = max(
+            self.sft.max_len, self.evaluate.max_new_tokens, *(self.sft.limit(name) for name in self.sft.phases)
+        )
+        if self.language.source != "fetch" and image_tokens + longest + 64 > self.language.max_position_embeddings:
+            raise ValueError(
+                f"language.max_position_embeddings: {self.language.max_position_embeddings} positions do not hold "
+                f"{image_tokens} image tokens, a prompt and {longest} tokens of text"
+            )
+        return self
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check ``path``. Raises InputError with one sentence that names the parameter."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run this from the project's root folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path} must hold sections such as 'data:' and 'sft:', each with its parameters")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_sentence(error)}") from None
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem, led by the dotted name of its parameter."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    if first["type"] == "extra_forbidden":
+        return f"{name} is not a parameter; check its spelling or remove it"
+    if first["type"] == "missing":
+        return f"{name} is missing; add it"
+    if first["type"] == "value_error":
+        message = str(first["ctx"]["error"])
+        return f"{name}.{message}" if name and _names_parameter(message) else f"{name}: {message}" if name else message
+    if first["type"] == "model_type":
+        return f"{name} must be a section: parameters of its own, each on a line, indented"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{name} is {first['input']!r}: {message}"
+
+
+def _names_parameter(message: str) -> bool:
+    return " " not in message.split(":")[0]

@@ -1,0 +1,63 @@
+"""What a model sees of a split's pictures: cached patch features, or the pictures themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from stages.common.core.errors import InputError
+from stages.common.core.paths import FEATURES
+from stages.common.data.pictures import pixel_values
+from stages.common.data.shards import PictureReader
+
+
+class Pictures(Protocol):
+    """``key`` is the argument of the model that takes what the pictures with these numbers hold."""
+
+    key: str
+
+    def __getitem__(self, numbers: Sequence[int]) -> np.ndarray: ...
+
+
+class CachedFeatures:
+    """[pictures, P, D] float16, memory-mapped, computed once by the frozen vision encoder."""
+
+    key = "patch_features"
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    def __getitem__(self, numbers: Sequence[int]) -> np.ndarray:
+        return self._array[np.asarray(numbers, np.int64)]
+
+
+class ShownPictures:
+    """[pictures, 3, S, S] float32, read and decoded at every call."""
+
+    key = "pixel_values"
+
+    def __init__(self, split: str, image_size: int) -> None:
+        self._reader, self._image_size = PictureReader(split), image_size
+
+    def __getitem__(self, numbers: Sequence[int]) -> np.ndarray:
+        images = [self._reader[int(number)] for number in numbers]
+        if not images:
+            return np.zeros((0, 3, self._image_size, self._image_size), np.float32)
+        return pixel_values(images, self._image_size).numpy()
+
+
+def features_path(split: str, root: Path = FEATURES) -> Path:
+    return root / f"{split}.npy"
+
+
+def load_pictures(split: str, cache: bool, image_size: int, root: Path = FEATURES) -> Pictures:
+    """Pictures by their number in the split. No pickled objects are read."""
+    if not cache:
+        return ShownPictures(split, image_size)
+    path = features_path(split, root)
+    if not path.exists():
+        raise InputError(f"{path} is missing: run `dvc repro encode` first")
+    return CachedFeatures(np.load(path, mmap_mode="r", allow_pickle=False))

@@ -1,0 +1,153 @@
+"""Parquet shards: pictures with their texts and, in the built-in world, their truth. `datasets` opens them as they are.
+
+A row of the world holds one picture and many texts, each of which may become a sample. A row read from a file holds
+one dialogue: any number of pictures, and its turns in order as texts of task "turn", whose questions have `<image>`
+where a picture stands. An answer is a list of sentences; joined, they are the text itself.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from stages.common.core.errors import InputError
+from stages.common.core.paths import SHARDS
+
+_TEXT = pa.struct(
+    [
+        ("task", pa.string()),
+        ("question", pa.string()),
+        ("answer", pa.list_(pa.string())),
+        ("kind", pa.string()),
+        ("expected", pa.string()),
+    ]
+)
+# The metadata is what makes `datasets` decode the column as pictures.
+_FEATURES = {"info": {"features": {"images": {"_type": "List", "feature": {"_type": "Image"}}}}}
+_GROUP_ROWS = 32  # rows that are read together: few, because training without a feature cache reads in any order
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
+        ("scene", pa.string()),
+        ("texts", pa.list_(_TEXT)),
+    ],
+    metadata={"huggingface": json.dumps(_FEATURES)},
+)
+
+_NAME = "images.list.element.path"
+_TEXT_COLUMNS = [
+    f"texts.list.element.{name}" for name in ("task", "question", "answer.list.element", "kind", "expected")
+]
+
+
+def write_shard(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write ``rows``, a row group in memory at a time; returns their number, and makes no file without any."""
+    # PNG and JPEG bytes don't compress further; texts and truths do.
+    images = {"images.list.element.bytes": "none", _NAME: "none", "id": "none"}
+    compression = images | dict.fromkeys([*_TEXT_COLUMNS, "scene"], "zstd")
+    left = iter(rows)
+    written = 0
+    writer = None
+    try:
+        while group := list(islice(left, _GROUP_ROWS)):
+            writer = writer or pq.ParquetWriter(path, SCHEMA, compression=compression, use_dictionary=_TEXT_COLUMNS)
+            writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+            written += len(group)
+    finally:
+        if writer is not None:
+            writer.close()
+    return written
+
+
+def write_empty_shard(path: Path) -> None:
+    pq.write_table(SCHEMA.empty_table(), path)
+
+
+def has_split(split: str, root: Path = SHARDS) -> bool:
+    return any(root.glob(f"{split}-*.parquet"))
+
+
+def shard_paths(split: str, root: Path = SHARDS) -> list[Path]:
+    paths = sorted(root.glob(f"{split}-*.parquet"))
+    if not paths:
+        raise InputError(f"{root} holds no {split} shards: run `dvc repro prepare` first")
+    return paths
+
+
+def read_rows(
+    split: str, columns: Sequence[str], limit: int | None = None, root: Path = SHARDS
+) -> Iterator[dict[str, Any]]:
+    """Rows of a split in order, at most ``limit``; a few hundred are in memory at a time."""
+    yield from islice(_read_columns(split, columns, root), limit)
+
+
+def _read_columns(split: str, columns: Sequence[str], root: Path) -> Iterator[dict[str, Any]]:
+    for path in shard_paths(split, root):
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=256, columns=list(columns)):
+            yield from batch.to_pylist()
+
+
+def picture_starts(split: str, root: Path = SHARDS) -> np.ndarray:
+    """[rows + 1]: the pictures of row r have the numbers starts[r] to starts[r + 1] in the split."""
+    counts = [len(row["images"]) for row in _read_columns(split, [_NAME], root)]
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def read_images(split: str, root: Path = SHARDS) -> Iterator[dict[str, Any]]:
+    """All pictures of a split in the order of their numbers."""
+    for row in _read_columns(split, ["images"], root):
+        yield from row["images"]
+
+
+class PictureReader:
+    """Single pictures by their number in the split, in any order; reads a row group for each and keeps the last."""
+
+    def __init__(self, split: str, root: Path = SHARDS) -> None:
+        self._groups: list[tuple[Path, int]] = []
+        starts = [0]
+        for path in shard_paths(split, root):
+            file = pq.ParquetFile(path)
+            for group in range(file.num_row_groups):
+                names = file.read_row_group(group, columns=[_NAME]).column("images")
+                self._groups.append((path, group))
+                starts.append(starts[-1] + sum(map(len, names.to_pylist())))
+        self._starts = np.array(starts)
+        self._last: tuple[int, list[dict[str, Any]]] = (-1, [])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        group = int(np.searchsorted(self._starts, number, side="right")) - 1
+        if self._last[0] != group:
+            path, within = self._groups[group]
+            rows = (
+                pq.ParquetFile(path)
+                .read_row_group(within, columns=["images"], use_threads=False)
+                .column("images")
+                .to_pylist()
+            )
+            self._last = (group, [image for images in rows for image in images])
+        return self._last[1][number - int(self._starts[group])]
+
+
+def decode_image(image: dict[str, Any]) -> Image.Image:
+    return to_rgb(Image.open(io.BytesIO(image["bytes"])))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Transparency on white, as transformers' image processors do it: what a checkpoint's own processor will show."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

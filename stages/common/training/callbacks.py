@@ -1,0 +1,160 @@
+"""What happens beside the steps of a training run: its loss log, W&B, checkpoints after epochs, a stop on a signal."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainingArguments
+
+from stages.common.core.errors import InputError
+from stages.common.core.files import write_text
+from stages.common.core.paths import LOSS_LOGS
+from stages.common.data.batches import BatchPlan
+from stages.common.tracking.runs import Run
+from stages.common.training.loop import PlannedTrainer
+
+_COLUMNS = ("step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm")
+Weights = dict[str, torch.Tensor] | None  # None: those that the model holds
+Save = Callable[[Path, Weights], None]
+
+
+class LossLog(TrainerCallback):
+    """Collects the loss curve; it is part of the resumable state, so a resumed run has no gap in it.
+
+    Raises InputError when the loss or its gradient is no number any more.
+    """
+
+    def __init__(self, plan: BatchPlan) -> None:
+        self.plan = plan
+        self.trainer: PlannedTrainer | None = None
+        self.rows: list[dict[str, float]] = []
+
+    def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            row = {
+                "step": state.global_step,
+                "epoch": round(self.plan.epoch_at(state.global_step), 4),
+                "target_tokens": self.trainer.target_tokens,
+                "loss": round(float(logs["loss"]), 6),
+                "learning_rate": float(f"{logs['learning_rate']:.6g}"),
+                "grad_norm": round(float(logs["grad_norm"]), 5),
+            }
+            if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+                raise InputError(
+                    f"params.yaml: {args.run_name.split('-')[0]}.learning_rate: training has come apart, at step "
+                    f"{row['step']} the loss is {row['loss']} and its gradient {row['grad_norm']}; lower the rate"
+                )
+            self.rows.append(row)
+
+    def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        write_text(
+            folder / "loss_log.json", json.dumps({"rows": self.rows, "target_tokens": self.trainer.target_tokens})
+        )
+
+    def restore(self, folder: Path) -> None:
+        saved = json.loads((folder / "loss_log.json").read_text(encoding="utf-8"))
+        self.rows, self.trainer.target_tokens = saved["rows"], saved["target_tokens"]
+
+
+class RunLog(TrainerCallback):
+    """Tells W&B each new point of the loss curve, and how fast training went since the one before.
+
+    When training is resumed, the whole curve is told again: what a killed process had logged last may be lost.
+    """
+
+    def __init__(self, run: Run, log: LossLog) -> None:
+        self._run, self._log = run, log
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        self._since = (time.perf_counter(), state.global_step, self._log.trainer.target_tokens)
+        for row in self._log.rows:
+            self._tell(row)
+
+    def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            row = self._log.rows[-1]
+            then, step, tokens = self._since
+            self._since = (time.perf_counter(), row["step"], row["target_tokens"])
+            seconds = self._since[0] - then
+            samples = sum(map(len, self._log.plan.batches[step : row["step"]]))
+            speed = {
+                "samples_per_second": samples / seconds,
+                "target_tokens_per_second": (row["target_tokens"] - tokens) / seconds,
+            }
+            self._tell(row | speed)
+
+    def _tell(self, row: dict[str, float]) -> None:
+        values = {"train/global_step" if key == "step" else f"train/{key}": value for key, value in row.items()}
+        self._run.log(values, step=row["step"])
+
+
+class EpochKeeper(TrainerCallback):
+    """Writes a checkpoint after every epoch but the last, beside the resumable states: outputs appear at the end."""
+
+    def __init__(self, plan: BatchPlan, root: Path, save_epoch: Save | None) -> None:
+        self.trainer: PlannedTrainer | None = None
+        self._save_epoch = save_epoch
+        ends = {} if save_epoch is None else dict(enumerate(plan.epoch_starts[1:], start=1))
+        self._folders = {step: root / f"epoch-{epoch}" for epoch, step in ends.items()}
+
+    @property
+    def folders(self) -> list[Path]:
+        return list(self._folders.values())
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step in self._folders:
+            weights = self.trainer.gathered_state()
+            if state.is_world_process_zero:
+                self._save_epoch(self._folders[state.global_step], weights)
+
+
+def write_loss_log(name: str, rows: Sequence[dict[str, float]]) -> None:
+    lines = [",".join(_COLUMNS)] + [",".join(str(row[c]) for c in _COLUMNS) for row in rows]
+    write_text(LOSS_LOGS / f"{name}.csv", "\n".join(lines) + "\n")
+
+
+class StopOnSignal(TrainerCallback):
+    """SIGINT and SIGTERM save the state and end the process with a code other than 0."""
+
+    def __init__(self) -> None:
+        self.stopping = False  # what all processes have agreed on
+        self.caught = False
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._note)
+
+    def restore_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, *_: Any) -> None:
+        self.caught = True
+
+    def caught_anywhere(self, args: TrainingArguments) -> bool:
+        """In any of the processes, all of which have to ask."""
+        caught = torch.tensor(int(self.caught), device=args.device)
+        if args.world_size > 1:
+            torch.distributed.all_reduce(caught, torch.distributed.ReduceOp.MAX)
+        return bool(caught)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        self.stopping = self.caught_anywhere(args)
+        control.should_save = control.should_save or self.stopping
+        control.should_log = control.should_log or state.global_step == state.max_steps
+        return control
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        if self.stopping:
+            raise KeyboardInterrupt
