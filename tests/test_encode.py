@@ -35,7 +35,7 @@ COUNTS = {"train": [1, 0, 2, 1] * 9, "validation": [1] * 3, "fixed": [1]}  # pic
 STAGE = """
 import os, sys, time
 from stages import encode
-from stages.common.core.errors import run_stage
+from stages.common.core.stage import run_stage
 from stages.common.training.launch import run_distributed
 
 trouble, rank, encode_picture = sys.argv[1], os.environ.get("RANK", "0"), encode.pixel_values

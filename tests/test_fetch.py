@@ -31,7 +31,7 @@ BIG = bytes(range(256)) * 12_000  # 3 MB
 PHOTOS = {f"eval_images/{name}": name.encode() for name in ("太空 宇航员-Astronaut.jpg", "熊猫-Panda.jpg")}
 NOWHERE = "http://127.0.0.1:9"  # nobody listens there
 IN_HASTE = "import stages.fetch.download as d; d.PAUSES = (0.01, 0.01); "
-RUN = "from stages.common.core.errors import run_stage; from stages.fetch.__main__ import main; run_stage(main)"
+RUN = "from stages.common.core.stage import run_stage; from stages.fetch.__main__ import main; run_stage(main)"
 
 
 def files() -> dict[Repo, dict[str, bytes]]:
@@ -325,7 +325,7 @@ def test_a_file_that_left_the_cache_is_named(project: Project) -> None:
     project.run()
     shutil.rmtree(project.env["HF_HOME"])
     program = (
-        "from stages.common.core.errors import run_stage; from stages.common.data.fetched import fetched_files; "
+        "from stages.common.core.stage import run_stage; from stages.common.data.fetched import fetched_files; "
         "run_stage(lambda: fetched_files('models', 'it'))"
     )
     assert f"tokenizer.json of {MIND[1]} has vanished from the Hub's cache" in project.refusal(program)

@@ -125,7 +125,7 @@ def test_the_environment_is_made_once(project: Project) -> None:
 def test_full_writes_its_preset_and_goes_on_as_repro_does(project: Project) -> None:
     project.make("full")
     calls = project.calls_file.read_text(encoding="utf-8").splitlines()
-    wanted = ["-m stages.common.config.preset presets/full.args", "-m stages.common.config.params"]
+    wanted = ["-m stages.common.config.preset presets/full.args", "-m stages.common.config"]
     assert [call for call in calls if call in wanted] == wanted
 
 

@@ -11,7 +11,7 @@ from stages.fetch.roles import Role
 
 
 @contextmanager
-def sentences(role: Role) -> Iterator[None]:
+def hub_errors(role: Role) -> Iterator[None]:
     """Errors of the Hub and of the network become InputErrors: which role, what is wrong, what to do."""
     import httpx2
     from huggingface_hub.errors import (

@@ -19,7 +19,7 @@ SCRIPT = """
 import sys
 from tests_model import model
 from stages.common.training.compilation import should_compile
-from stages.common.core.errors import run_stage
+from stages.common.core.stage import run_stage
 
 run_stage(lambda: print("compile:", should_compile(sys.argv[1], model(), 10**12)))
 """

@@ -32,12 +32,13 @@ from model.vlm.attention import use_packed_attention
 from model.vlm.configuration import vlm_config
 from model.vlm.modeling import VlmForConditionalGeneration
 from stages.common.data.batches import plan_batches
-from stages.common.core.errors import InputError, run_stage
+from stages.common.core.errors import InputError
+from stages.common.core.stage import run_stage
 from stages.common.data.features import CachedFeatures
 from stages.common.training.launch import run_distributed
 from stages.common.data.packing import PackCollate, SampleDataset, pack_length
 from stages.common.config.params import load_params
-from stages.common.training import train
+from stages.common.training.loop import train
 
 class Slow(SampleDataset):
     def __getitem__(self, index):

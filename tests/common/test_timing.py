@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STAGE = """
 import os, sys, time
-from stages.common.core.errors import InputError, run_stage
+from stages.common.core.errors import InputError
+from stages.common.core.stage import run_stage
 
 time.sleep(0.5)  # as imports take
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from stages.common.tracking.runs.upload import training_now, waiting
-from stages.common.tracking.runs.wandb_files import history, records
 
 from stages.common.config.params import Params, load_params
 from stages.common.tracking.runs import experiment, summary_of, training_name
+from stages.common.tracking.upload import training_now, waiting
+from stages.common.tracking.wandb_files import history, records
 from tests.fake_wandb import KEY, USER, FakeWandb
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ from model.vlm.modeling import Targets, target_loss
 from stages.common.data.batches import plan_batches
 from stages.common.config.params import load_params
 from stages.common.data.packing import PackCollate, SampleDataset
-from stages.common.training import train
+from stages.common.training.loop import train
 
 root, mode, wait = sys.argv[1:]
 params = load_params(Path(root) / "tests/params.yaml")

@@ -23,10 +23,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from model.vlm.modeling import Targets, target_loss
 from stages.common.data.batches import plan_batches
-from stages.common.core.errors import run_stage
+from stages.common.core.stage import run_stage
 from stages.common.config.params import load_params
 from stages.common.data.packing import PackCollate, SampleDataset
-from stages.common.training import train
+from stages.common.training.loop import train
 
 def main():
     params = load_params(Path(sys.argv[1]) / "tests/params.yaml")

@@ -23,6 +23,7 @@ from transformers import (
 
 from model import convert
 from model.errors import ConversionError
+from model.minimind import checkpoint
 from model.vlm.modeling import VlmForConditionalGeneration
 
 ROOT = Path(__file__).parents[2]
@@ -81,9 +82,9 @@ def test_there_and_back_changes_no_bit(tmp_path: Path, state: State, command) ->
 
 @pytest.mark.skipif(not PUBLIC.exists(), reason="the public checkpoint is not beside this checkout")
 def test_the_public_tiny_checkpoint_comes_back_unchanged(tmp_path: Path) -> None:
-    state = convert.load_minimind(PUBLIC)
-    network = convert.vision_language_model(state, PUBLIC.parent / "clip", 190)
-    assert same(convert.to_minimind(network), torch.load(PUBLIC, weights_only=True))
+    state = checkpoint.load_minimind(PUBLIC)
+    network = checkpoint.vision_language_model(state, PUBLIC.parent / "clip", 190)
+    assert same(checkpoint.to_minimind(network), torch.load(PUBLIC, weights_only=True))
     text = network.config.text_config
     assert (text.num_attention_heads, text.num_key_value_heads, text.intermediate_size) == (4, 2, 192)
 
@@ -136,7 +137,7 @@ def test_an_ldpv2_checkpoint(tmp_path: Path, state: State) -> None:
     convert.convert(source, CLIP, TOKENIZER, tmp_path / "model", None)
     network = AutoModelForImageTextToText.from_pretrained(tmp_path / "model")
     assert (network.config.projector, network.config.image_tokens) == ("ldpv2", 9)
-    assert same(convert.to_minimind(network), torch.load(source, weights_only=True))
+    assert same(checkpoint.to_minimind(network), torch.load(source, weights_only=True))
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
@@ -147,7 +148,7 @@ def test_tables_and_the_frozen_encoder_in_a_file_are_left_out(tmp_path: Path, st
         f"{prefix}pos_cis": torch.zeros(9, 4, dtype=torch.complex64),
         "vision_encoder.vision_model.embeddings.position_ids": torch.arange(17),
     }
-    assert same(convert.load_minimind(save({**extra, **state}, tmp_path / "more.pth")), state)
+    assert same(checkpoint.load_minimind(save({**extra, **state}, tmp_path / "more.pth")), state)
 
 
 @pytest.mark.parametrize("form", ["bin", "vision"])
@@ -160,26 +161,26 @@ def test_any_form_of_clip_directory_will_do(tmp_path: Path, state: State, form: 
         # Published files of that time hold this table too.
         weights["vision_model.embeddings.position_ids"] = torch.arange(17)[None]
         save(weights, tmp_path / "pytorch_model.bin")
-    expected = convert.vision_language_model(state, CLIP, 190).state_dict()
-    actual = convert.vision_language_model(state, tmp_path, 190).state_dict()
+    expected = checkpoint.vision_language_model(state, CLIP, 190).state_dict()
+    actual = checkpoint.vision_language_model(state, tmp_path, 190).state_dict()
     assert same(actual, expected)
 
 
 def test_heads_follow_from_two_key_value_heads_unless_they_are_given(state: State) -> None:
     decoder = {name: value for name, value in state.items() if "vision_proj" not in name}
-    assert convert.infer_shape(decoder).num_attention_heads == 4
-    config = convert.infer_shape(decoder, heads=2)
+    assert checkpoint.infer_shape(decoder).num_attention_heads == 4
+    config = checkpoint.infer_shape(decoder, heads=2)
     assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (2, 1, 16)
     # 3 does not divide 32 rows; 16 would make heads of 2, of which the keys have 8; 32 heads of 1 cannot turn.
     for heads in (0, -4, 3, 32, 64):
         with pytest.raises(ConversionError, match=f"^{heads} heads do not fit"):
-            convert.infer_shape(decoder, heads)
+            checkpoint.infer_shape(decoder, heads)
     for layer in range(2):
         for name in "kv":
             decoder[f"model.layers.{layer}.self_attn.{name}_proj.weight"] = torch.zeros(32, 32)
     with pytest.raises(ConversionError, match="say --heads"):
-        convert.infer_shape(decoder)
-    assert convert.infer_shape(decoder, 4).num_key_value_heads == 4
+        checkpoint.infer_shape(decoder)
+    assert checkpoint.infer_shape(decoder, 4).num_key_value_heads == 4
 
 
 @pytest.mark.parametrize(("hidden", "layers", "inner"), [(512, 8, 1408), (768, 16, 2048)])
@@ -193,7 +194,7 @@ def test_the_published_shapes_are_inferred(hidden: int, layers: int, inner: int)
         shapes[f"model.layers.{layer}.mlp.down_proj.weight"] = (hidden, inner)
         shapes |= {f"model.layers.{layer}.{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")}
     shapes |= {EMBEDDING: (6400, hidden), HEAD: (6400, hidden), "model.norm.weight": (hidden,)}
-    config = convert.infer_shape({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    config = checkpoint.infer_shape({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
     assert (config.hidden_size, config.num_hidden_layers, config.intermediate_size) == (hidden, layers, inner)
     assert (config.num_attention_heads, config.num_key_value_heads) == (8, 2)
 
@@ -301,24 +302,24 @@ def test_a_tokenizer_of_another_size_is_an_error(tmp_path: Path, state: State, c
 
 def test_only_what_the_layout_can_say_goes_back(state: State) -> None:
     def network() -> VlmForConditionalGeneration:
-        return convert.vision_language_model(state, CLIP, 190)
+        return checkpoint.vision_language_model(state, CLIP, 190)
 
     changed = network()
     changed.config.projector = "mlp"
     with pytest.raises(ConversionError, match="no mlp projector"):
-        convert.to_minimind(changed)
+        checkpoint.to_minimind(changed)
     changed = network()
     changed.config.text_config.rope_parameters["rope_theta"] = 1e4
     with pytest.raises(ConversionError, match="rotary base 10000"):
-        convert.to_minimind(changed)
+        checkpoint.to_minimind(changed)
     changed = network()
     changed.model.language_model.norm.weight.data[3] = 1e6
     with pytest.raises(ConversionError, match=r"half precision .* model\.norm\.weight"):
-        convert.to_minimind(changed)
+        checkpoint.to_minimind(changed)
     changed = network()
     changed.lm_head.weight = torch.nn.Parameter(changed.lm_head.weight + 1)
     with pytest.raises(ConversionError, match="not tied"):
-        convert.to_minimind(changed)
+        checkpoint.to_minimind(changed)
 
 
 def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command) -> None:

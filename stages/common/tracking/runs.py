@@ -25,7 +25,7 @@ from stages.common.core.errors import InputError
 from stages.common.core.files import write_text
 from stages.common.core.paths import PROJECT, WANDB_RUNS
 from stages.common.core.processes import is_main_process
-from stages.common.tracking.runs.wandb_files import last_step
+from stages.common.tracking.wandb_files import last_step
 
 RUN_ID = "wandb_run_id"  # file in the folder of a stage's resumable states
 UNFINISHED = "unfinished"  # file in the folder of an online run that is not all uploaded

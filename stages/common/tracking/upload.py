@@ -16,7 +16,7 @@ from stages.common.core.errors import InputError
 from stages.common.core.paths import RESUME_ROOT, WANDB_RUNS
 from stages.common.core.stage import run_stage
 from stages.common.tracking.runs import RUN_ID, UNFINISHED, account
-from stages.common.tracking.runs.wandb_files import records
+from stages.common.tracking.wandb_files import records
 
 
 def waiting(root: Path) -> list[tuple[Path, Any]]:

@@ -18,7 +18,7 @@ from stages.common.core.files import write_text
 from stages.common.core.paths import LOSS_LOGS
 from stages.common.data.batches import BatchPlan
 from stages.common.tracking.runs import Run
-from stages.common.training.loop import PlannedTrainer
+from stages.common.training.trainer import PlannedTrainer
 
 _COLUMNS = ("step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm")
 Weights = dict[str, torch.Tensor] | None  # None: those that the model holds

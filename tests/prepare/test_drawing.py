@@ -17,8 +17,9 @@ from PIL import Image, ImageChops, ImageStat
 
 from stages.common.world.scene import Group, Scene
 from stages.common.world.vocabulary import BACKGROUNDS, COLOURS, KINDS
-from stages.prepare import draw
 from stages.prepare.contact_sheet import contact_sheet
+from stages.prepare.drawing import backgrounds
+from stages.prepare.drawing import compose as composition
 from stages.prepare.drawing.backgrounds import draw_background
 from stages.prepare.drawing.compose import compose
 from stages.prepare.drawing.objects import draw_object
@@ -166,10 +167,10 @@ def test_backgrounds_vary_and_differ_from_each_other() -> None:
 def test_the_cost_of_a_scene_stays_constant() -> None:
     # Any number of box sizes must come down to few sprites, or the cache would thrash and each scene draw anew.
     for image_size in (96, 224, 384):
-        sizes = {draw._sprite_size(0.28 + 0.07 * step / 999, image_size) for step in range(1000)}
+        sizes = {composition._sprite_size(0.28 + 0.07 * step / 999, image_size) for step in range(1000)}
         # With two directions, all of them fit in the cache at once.
         assert 2 * len(sizes) * len(KINDS) * len(COLOURS) <= draw_object.cache_parameters()["maxsize"]
-    assert draw._VARIANTS * len(BACKGROUNDS) <= draw._background.cache_parameters()["maxsize"]
+    assert backgrounds._VARIANTS * len(BACKGROUNDS) <= backgrounds._background.cache_parameters()["maxsize"]
     draw_object.cache_clear()
     for step in range(200):
         compose(scene(side=0.28 + 0.07 * step / 199), 96, random.Random(step))

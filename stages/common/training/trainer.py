@@ -1,0 +1,79 @@
+"""A transformers.Trainer that walks through a plan of batches."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import torch
+from accelerate import DistributedType
+from accelerate.data_loader import prepare_data_loader
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer
+
+from stages.common.data.batches import BatchPlan
+
+
+class PlannedTrainer(Trainer):
+    """A Trainer that walks through a BatchPlan; ``max_steps`` is the plan's length, so one pass is the whole run."""
+
+    def __init__(self, *args: Any, plan: BatchPlan, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._plan = plan
+        self.target_tokens = 0
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Without the Trainer's closing summary: it counts samples by a batch size that a plan does not have."""
+        if "train_runtime" not in logs:
+            super().log(logs, *args, **kwargs)
+
+    def get_train_dataloader(self) -> DataLoader:
+        # Cached features are read faster than a process is asked; but decoding is slow, and a step on a GPU short.
+        busy = getattr(self.train_dataset, "decodes", False) or torch.cuda.is_available()
+        cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        workers = min(max(cores, 1), 8) if busy else 0
+        plan, processes = self._plan, self.accelerator.num_processes
+        if processes > 1 and not getattr(self.train_dataset, "whole_batches", False):
+            plan = plan.part(self.train_dataset.lengths, self.accelerator.process_index, processes)
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=plan,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            worker_init_fn=_leave_signals,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        # Ours are shared out already: for accelerate there is one process.
+        return prepare_data_loader(
+            loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """As the Trainer's, which looks for weights by the names that they have in the model. Files of LLaVA's have
+        older names, and it would go on with what the model started from, without an error."""
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, local_files_only=True)
+        self.model.load_state_dict(saved.state_dict())
+
+    def gathered_state(self) -> dict[str, torch.Tensor] | None:
+        """All weights, on the first process, where FSDP has spread them over all; else None: the model has them."""
+        if self.accelerator.distributed_type != DistributedType.FSDP:
+            return None
+        return self.accelerator.get_state_dict(self.model_wrapped)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+    ):
+        if num_items_in_batch is not None:
+            self.target_tokens += int(num_items_in_batch)  # of all processes
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+
+def _leave_signals(_: int) -> None:
+    """In a worker: signals go to all processes, and are answered by the one that trains, which ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
