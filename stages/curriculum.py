@@ -192,15 +192,15 @@ def main() -> None:
     with atomic_directory(PHASES) as folder:
         for name in order:
             wanted = token_budget(name, sft, counted)
-            fit = Fit(sft.fitted(name), sft.limit(name), tokens)
+            fit = Fit(sft.fit_of(name), sft.max_len_of(name), tokens)
             passes = 1 if wanted is None else None
             samples, dropped, longest = phase_samples(dialogues(passes=passes), starts, fit, wanted, encoder)
             counted[name] = samples.target_tokens
             if counted[name] < (wanted or 1):
                 where = f"phases.{name}.max_len" if sft.phases[name].max_len else "max_len"
                 raise InputError(
-                    f"params.yaml: sft.{where}: next to no answer fits in {sft.limit(name)} tokens with fit "
-                    f"{sft.fitted(name)}, so phase {name} finds {counted[name]} of {wanted or 'all'} target tokens; "
+                    f"params.yaml: sft.{where}: next to no answer fits in {sft.max_len_of(name)} tokens with fit "
+                    f"{sft.fit_of(name)}, so phase {name} finds {counted[name]} of {wanted or 'all'} target tokens; "
                     "raise it"
                 )
             (folder / name).mkdir()
@@ -210,7 +210,7 @@ def main() -> None:
                 "samples": len(samples),
                 "target_tokens": counted[name],
                 "dropped": dropped,
-                "max_len": sft.limit(name),
+                "max_len": sft.max_len_of(name),
                 "longest_answer": longest,
             }
             write_json(folder / name / "summary.json", summary)

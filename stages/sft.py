@@ -46,7 +46,7 @@ def main() -> None:
         dataset,
         PackCollate(tokenizer.pad_token_id, pack_length(loop.batch_tokens)),
         plan_batches(
-            dataset.lengths, loop.batch_tokens, loop.batch_size, loop.epochs, loop.shuffled(phase), params.seed
+            dataset.lengths, loop.batch_tokens, loop.batch_size, loop.epochs, loop.shuffle_of(phase), params.seed
         ),
         loop,
         params,

@@ -128,9 +128,10 @@ def test_a_new_phase_in_params_is_a_new_stage(repository: Repository) -> None:
 
 
 def test_a_wrong_value_ends_the_run_before_any_work(repository: Repository) -> None:
-    done = repository.end("dvc", "exp", "run", "-S", "sft.phases.medium.max_len=3")
+    values = ("-S", "sft.phases.medium.fit=cut", "-S", "sft.phases.medium.max_len=3")
+    done = repository.end("dvc", "exp", "run", *values)
     assert done.returncode != 0
     said = done.stdout
-    assert "error: params.yaml: sft.phases.medium.max_len: 3 is shorter than the prompt itself" in said
+    assert "error: params.yaml: sft.phases.medium.max_len: 3 tokens leave no room for text" in said
     assert "Traceback" not in said
     assert re.findall(r"Running stage '([^']+)'", said) == ["curriculum"]

@@ -26,7 +26,6 @@ Task = Literal["caption", "description", "what", "count", "colour", "where", "ra
 
 CAPTION_PROMPTS = ("用一句话描述这张图片。", "这张图片里有什么？", "简单说说图里的内容。")
 DESCRIPTION_PROMPTS = ("请详细描述这张图片。", "仔细讲讲图里的内容。", "请把画面完整地描述出来。")
-LONGEST_PROMPT = max(len(prompt) for prompt in CAPTION_PROMPTS + DESCRIPTION_PROMPTS)  # characters
 _CAPTION_GROUPS = 3
 
 

@@ -266,7 +266,7 @@ def twins(params: Params) -> list[tuple[str, str]]:
         (f"sft-{one}", f"sft-{other}")
         for one, phase in sft.phases.items()
         for other, like in sft.phases.items()
-        if sft.shuffled(one) and not sft.shuffled(other)
+        if sft.shuffle_of(one) and not sft.shuffle_of(other)
         if phase.model_copy(update={"shuffle": None}) == like.model_copy(update={"shuffle": None})
     ]
 

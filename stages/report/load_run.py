@@ -244,7 +244,7 @@ def load_run(params: Params, root: Path = Path()) -> Run:
 
 
 def _diagnostics(params: Params, checkpoint: Checkpoint) -> LossDiagnostics:
-    shuffle = params.pretrain.shuffle if checkpoint.phase is None else params.sft.shuffled(checkpoint.phase)
+    shuffle = params.pretrain.shuffle if checkpoint.phase is None else params.sft.shuffle_of(checkpoint.phase)
     settings = params.evaluate.bootstrap_samples, params.evaluate.confidence, params.seed
     return LossDiagnostics(plateau(checkpoint.loss, *settings), tuple(jumps(checkpoint.loss)), shuffle)
 

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.config.base import LONGEST_PROMPT
 from stages.common.config.params import load_params
-from stages.prepare import wording
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "tests/params.yaml").read_text(encoding="utf-8")
@@ -33,8 +31,19 @@ WRONG = [
     ),
     (lambda: change("after: sft-short", "after: sft-long"), "sft.phases.medium.after: a loop"),
     (lambda: change("      max_len: 24", "      max_len: -24"), "sft.phases.short.max_len is -24"),
-    (lambda: change("      max_len: 24", "      max_len: 5"), "sft.phases.short.max_len: 5 is shorter than the prompt"),
-    (lambda: change("  max_len: 96 ", "  max_len: 5 "), "sft.max_len: 5 is shorter"),
+    (
+        lambda: change("      max_len: 24", "      max_len: 36").replace("      fit: null", "      fit: cut", 1),
+        "sft.phases.short.max_len: 36 tokens leave no room for text: with fit cut they include the 36 tokens of an",
+    ),
+    (
+        lambda: change("  max_len: 96 ", "  max_len: 30 ").replace("null\n      fit: null", "null\n      fit: cut"),
+        "sft.max_len: 30 tokens leave no room for text",
+    ),
+    (
+        lambda: change("  fit: filter", "  fit: cut").replace("  max_len: 64 ", "  max_len: 30 "),
+        "pretrain.max_len: 30 tokens leave no room",
+    ),
+    (lambda: change("max_new_tokens: 320", "max_new_tokens: 420"), "language.max_position_embeddings: 512 positions"),
     (lambda: change("projector: linear", "projector: liner"), "model.projector is 'liner'"),
     (lambda: change("patch_size: 16", "patch_size: 17"), "vision.patch_size: 17 does not divide"),
     (lambda: change("match: long", "match: lung"), "sft.phases.direct.match: no phase is called 'lung'"),
@@ -143,10 +152,6 @@ def test_a_float_that_yaml_reads_as_text(tmp_path: Path) -> None:
     before, after = TEXT.split("\nsft:")
     path.write_text(f"{before}\nsft:{after.replace('learning_rate: 1.0e-3', 'learning_rate: 1e-05')}", encoding="utf-8")
     assert load_params(path).sft.learning_rate == 1e-5
-
-
-def test_the_longest_prompt_is_the_wording_s() -> None:
-    assert LONGEST_PROMPT == wording.LONGEST_PROMPT
 
 
 def test_a_chain_runs_from_pretraining() -> None:

@@ -13,8 +13,6 @@ from pydantic import (
     field_validator,
 )
 
-LONGEST_PROMPT = 12  # characters of the world's longest prompt; a test compares it with the wording
-
 
 def _some_chance(odds: list[float]) -> list[float]:
     if not any(odds):

@@ -16,7 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from stages.common.config.base import LONGEST_PROMPT, Section
+from model.vlm.grids import image_tokens
+from stages.common.config.base import Section
 from stages.common.config.data import DataParams
 from stages.common.config.encode import EncodeParams
 from stages.common.config.evaluate import EvaluateParams
@@ -33,6 +34,7 @@ from stages.common.config.wandb import WandbParams
 from stages.common.core.errors import InputError
 
 PARAMS_FILE = Path("params.yaml")
+_PROMPT_TOKENS = 64  # assumed for a prompt; training stages check the true length of every sample
 
 
 class Params(Section):
@@ -70,26 +72,37 @@ class Params(Section):
                     raise ValueError(
                         f"{name}.source: train needs the built-in world's truth (data.source: world); set it to fetch"
                     )
-        if self.pretrain.max_len < LONGEST_PROMPT:
-            raise ValueError(
-                f"pretrain.max_len: {self.pretrain.max_len} is shorter than the prompt itself; "
-                f"set it to {LONGEST_PROMPT} or more"
-            )
         for name in ("vision", "language", "pretrain", "tokenizer") if self.data.source == "world" else ():
             if (getattr(self, name).scenes or 0) > self.data.train_scenes:
                 raise ValueError(f"{name}.scenes: more than data.train_scenes ({self.data.train_scenes})")
         if self.evaluate.scenes > self.data.test_scenes:
             raise ValueError(f"evaluate.scenes: more than data.test_scenes ({self.data.test_scenes})")
-        image_tokens = (self.data.image_size // self.vision.patch_size) ** 2
-        longest = max(
-            self.sft.max_len, self.evaluate.max_new_tokens, *(self.sft.limit(name) for name in self.sft.phases)
-        )
-        if self.language.source != "fetch" and image_tokens + longest + 64 > self.language.max_position_embeddings:
-            raise ValueError(
-                f"language.max_position_embeddings: {self.language.max_position_embeddings} positions do not hold "
-                f"{image_tokens} image tokens, a prompt and {longest} tokens of text"
-            )
+        self._check_lengths()
         return self
+
+    def _check_lengths(self) -> None:
+        """Raises ValueError where a length limit does not hold an image, or the decoder not what it will be given."""
+        grid = self.data.image_size // self.vision.patch_size
+        limits = [("pretrain.max_len", self.pretrain.fit, self.pretrain.max_len)]
+        for name, phase in self.sft.phases.items():
+            parameter = "sft.max_len" if phase.max_len is None else f"sft.phases.{name}.max_len"
+            limits.append((parameter, self.sft.fit_of(name), self.sft.max_len_of(name)))
+        per_image = image_tokens(self.model.projector, grid)
+        answer = self.evaluate.max_new_tokens
+        for parameter, fit, max_len in limits:
+            if fit != "cut":
+                answer = max(answer, max_len)
+            elif max_len <= per_image:
+                raise ValueError(
+                    f"{parameter}: {max_len} tokens leave no room for text: with fit cut they include the "
+                    f"{per_image} tokens of an image; raise it"
+                )
+        positions = self.language.max_position_embeddings
+        if self.language.source != "fetch" and grid**2 + _PROMPT_TOKENS + answer > positions:
+            raise ValueError(
+                f"language.max_position_embeddings: {positions} positions do not hold {grid**2} image tokens, a prompt "
+                f"and {answer} tokens of text"
+            )
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

@@ -8,11 +8,14 @@ from pydantic import (
     model_validator,
 )
 
-from stages.common.config.base import LONGEST_PROMPT, Name, Positive, Section, Share
+from stages.common.config.base import Name, Positive, Section, Share
 from stages.common.config.loop import TokenLoopParams
+from stages.common.config.phases import PhaseRules
 
 
 class PhaseParams(Section):
+    """One phase; null takes the value of section sft."""
+
     after: str
     max_len: Positive | None
     fit: Literal["sentence", "filter", "cut"] | None
@@ -21,41 +24,11 @@ class PhaseParams(Section):
     shuffle: bool | None
 
 
-class SftParams(TokenLoopParams):
+class SftParams(PhaseRules, TokenLoopParams):
     max_len: Positive
     fit: Literal["sentence", "filter", "cut"]
     question_share: Share
     phases: dict[Name, PhaseParams]
-
-    def limit(self, phase: str) -> int:
-        """Longest answer, in tokens, that ``phase`` shows."""
-        own = self.phases[phase].max_len
-        return self.max_len if own is None else own
-
-    def fitted(self, phase: str) -> str:
-        """How ``phase`` makes texts fit."""
-        return self.phases[phase].fit or self.fit
-
-    def shuffled(self, phase: str) -> bool:
-        """Whether ``phase`` draws a new order of samples each epoch."""
-        own = self.phases[phase].shuffle
-        return self.shuffle if own is None else own
-
-    def chain(self, phase: str) -> list[str]:
-        """The phases from pretraining up to and including ``phase``."""
-        chain = [phase]
-        while (after := self.phases[chain[0]].after) != "pretrain":
-            chain.insert(0, after.removeprefix("sft-"))
-        return chain
-
-    @property
-    def comparisons(self) -> list[tuple[str, str]]:
-        """(end of a curriculum, its control): two phases of which one matches the other; the longer chain is the
-        curriculum."""
-        pairs = [(phase.match, name) for name, phase in self.phases.items() if phase.match is not None]
-        return [
-            (one, other) if len(self.chain(one)) >= len(self.chain(other)) else (other, one) for one, other in pairs
-        ]
 
     @model_validator(mode="after")
     def _tree_of_phases(self) -> SftParams:
@@ -65,11 +38,6 @@ class SftParams(TokenLoopParams):
                 raise ValueError(
                     f"phases.{name}.after: no checkpoint is called '{phase.after}'; "
                     f"choose one of {', '.join(checkpoints)}"
-                )
-            if self.limit(name) < LONGEST_PROMPT:
-                where = f"phases.{name}.max_len" if phase.max_len is not None else "max_len"
-                raise ValueError(
-                    f"{where}: {self.limit(name)} is shorter than the prompt itself; set it to {LONGEST_PROMPT} or more"
                 )
             if phase.target_tokens is not None and phase.match is not None:
                 raise ValueError(f"phases.{name}: give target_tokens or match, not both; null for both: every answer")
