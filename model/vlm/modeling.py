@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModelForImageTextToText,
     CLIPVisionModel,
     LlamaForCausalLM,
@@ -106,7 +105,6 @@ class VlmForConditionalGeneration(LlavaForConditionalGeneration):
         return LlavaCausalLMOutputWithPast(loss=loss, logits=logits)
 
 
-AutoConfig.register(VlmConfig.model_type, VlmConfig)
 AutoModelForImageTextToText.register(VlmConfig, VlmForConditionalGeneration)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +199,22 @@ def test_a_checkpoint_is_an_ordinary_transformers_directory(
     with torch.no_grad():
         assert torch.allclose(loaded(**inputs).logits, network(**inputs).logits, atol=1e-5)
         assert loaded.generate(**inputs, max_new_tokens=3, do_sample=False).shape[1] > inputs["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize("first", ["import model", "from transformers import LlavaConfig; import model"])
+def test_importing_the_package_is_enough_to_load_a_checkpoint(tmp_path: Path, tokenizer, first: str) -> None:
+    network = tiny(vocab_size=len(tokenizer), image_id=tokenizer.convert_tokens_to_ids("<image>"))
+    save_checkpoint(network, tokenizer, tmp_path / "checkpoint")
+    code = f"""
+        {first}
+        from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+        folder = {str(tmp_path / "checkpoint")!r}
+        loaded = [auto.from_pretrained(folder) for auto in (AutoModelForImageTextToText, AutoConfig, AutoProcessor)]
+        print(*(type(part).__name__ for part in loaded), len(AutoTokenizer.from_pretrained(folder)))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], text=True, capture_output=True, check=True)
+    assert done.stdout.split() == ["VlmForConditionalGeneration", "VlmConfig", "LlavaProcessor", str(len(tokenizer))]
 
 
 def test_answers_do_not_depend_on_the_batch(tokenizer) -> None:

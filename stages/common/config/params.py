@@ -16,7 +16,6 @@ from pydantic import (
     model_validator,
 )
 
-from model.vlm.grids import image_tokens
 from stages.common.config.base import Section
 from stages.common.config.data import DataParams
 from stages.common.config.encode import EncodeParams
@@ -87,16 +86,16 @@ class Params(Section):
         for name, phase in self.sft.phases.items():
             parameter = "sft.max_len" if phase.max_len is None else f"sft.phases.{name}.max_len"
             limits.append((parameter, self.sft.fit_of(name), self.sft.max_len_of(name)))
-        per_image = image_tokens(self.model.projector, grid)
-        answer = self.evaluate.max_new_tokens
-        for parameter, fit, max_len in limits:
-            if fit != "cut":
-                answer = max(answer, max_len)
-            elif max_len <= per_image:
+        for parameter, max_len in ((parameter, max_len) for parameter, fit, max_len in limits if fit == "cut"):
+            from model.vlm.grids import image_tokens  # loads transformers, which many stages can do without
+
+            per_image = image_tokens(self.model.projector, grid)
+            if max_len <= per_image:
                 raise ValueError(
                     f"{parameter}: {max_len} tokens leave no room for text: with fit cut they include the "
                     f"{per_image} tokens of an image; raise it"
                 )
+        answer = max(self.evaluate.max_new_tokens, *(max_len for _, fit, max_len in limits if fit != "cut"), 0)
         positions = self.language.max_position_embeddings
         if self.language.source != "fetch" and grid**2 + _PROMPT_TOKENS + answer > positions:
             raise ValueError(
