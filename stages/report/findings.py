@@ -162,7 +162,7 @@ def _grounding_headline(gaps: Sequence[Row], probes: Sequence[Row]) -> str:
 
 
 def training_loss(run: Run) -> Finding | None:
-    """The plateau of pretraining, and what the loss does where an epoch ends, with and without a new order."""
+    """How the loss changes where an epoch ends, with and without a new order of samples."""
     if not run.diagnostics:
         return None
     confidence = run.params.evaluate.confidence
@@ -170,7 +170,7 @@ def training_loss(run: Run) -> Finding | None:
     said = spread(rows, _JUMPS, "every run")
     jump = (
         Statement(
-            f"Where one epoch ends and the next begins, the loss {said}.{_twin_words(run)}",
+            f"Where one epoch ends and the next begins, the loss {said}.{_twin_words(run)}{_sorted_file(run, rows)}",
             ("order of samples", "change there, nats", "inside epochs", "places as high"),
             tuple(rows),
         )
@@ -178,20 +178,20 @@ def training_loss(run: Run) -> Finding | None:
         else Statement("No run has two epochs with points enough to tell what the loss does between them.")
     )
     windows = sorted({jump.window for diagnostics in run.diagnostics.values() for jump in diagnostics.jumps})
-    method = "Plateau: where two straight lines through the logarithm of the loss meet, if they fit better than one. "
+    method = ""
     if windows:
         points = " to ".join(map(str, _unique((windows[0], windows[-1]))))
-        method += (
+        method = (
             f"Change: mean of the {points} logged points after the boundary minus that before; beside it the same "
             "difference at places inside epochs, mean ± standard deviation. It counts where it is beyond "
             f"{100 * confidence:g} % of them."
         )
     return Finding(
         "training",
-        "Is there a plateau in pretraining, and does the loss jump where an epoch ends?",
+        "Does the loss jump where an epoch ends?",
         _loss_headline(run, rows),
-        (_plateau(run), jump),
-        method.strip(),
+        (jump,),
+        method,
     )
 
 
@@ -201,40 +201,6 @@ _JUMPS: Mapping[Relation, str] = {
     "unclear": "does nothing unusual in",
     "undefined": "is undefined in",
 }
-
-
-def _plateau(run: Run) -> Statement:
-    diagnostics = run.diagnostics.get(PRETRAIN)
-    if diagnostics is None:
-        return Statement("No loss of pretraining was logged.")
-    found = diagnostics.plateau
-    if found is None:
-        return Statement(
-            "Pretraining shows no plateau: one straight line describes its loss as well, or its points are too few."
-        )
-    left = Interval(value=found.drop, low=found.drop_low, high=found.drop_high)
-    going_on, verdict = {
-        "higher": ("goes on falling slowly from there", "still falls"),
-        "lower": ("rises again from there", "rises"),
-        "unclear": ("neither clearly falls nor rises from there", "flat"),
-    }[relation(left)]
-    return Statement(
-        f"In pretraining the loss falls steeply for {found.tokens:,} target tokens, {found.epoch:.2f} epochs, "
-        f"and {going_on}.",
-        ("plateau begins, tokens", "mean loss on it", "lost from there to the end"),
-        (
-            Row(
-                PRETRAIN,
-                (
-                    f"{found.tokens:,} [{found.low:,}, {found.high:,}]",
-                    _NATS.show(found.level),
-                    shown(_NATS, left),
-                ),
-                {"higher": "lower", "lower": "higher"}.get(relation(left), "unclear"),
-                verdict,
-            ),
-        ),
-    )
 
 
 def jump_relation(share: float, confidence: float) -> Relation:
@@ -274,6 +240,19 @@ def twins(params: Params) -> list[tuple[str, str]]:
 def _twin_words(run: Run) -> str:
     pairs = [f"{other} has the samples of {one}, in the order of the file" for one, other in twins(run.params)]
     return f" {'; '.join(pairs)}." if pairs else ""
+
+
+def _sorted_file(run: Run, rows: Sequence[Row]) -> str:
+    """Where the jump of an unshuffled phase of the built-in world comes from."""
+    unshuffled = _unique(row.checkpoint for row in rows if not run.diagnostics[row.checkpoint].shuffle)
+    if not unshuffled or run.params.data.source != "world":
+        return ""
+    return (
+        " The samples of the built-in world are sorted by kind of text: descriptions first, questions last. "
+        f"Without shuffling ({listing(unshuffled)}), an epoch ends with questions and the next one begins with "
+        "descriptions, so that the loss before and after this place is that of two kinds of text. A jump there shows "
+        "what a sorted file does; it is no measurement of MiniMind-V's own data."
+    )
 
 
 def _loss_headline(run: Run, rows: Sequence[Row]) -> str:

@@ -25,7 +25,7 @@ from stages.common.core.paths import PHASES
 from stages.common.core.timing import time_file
 from stages.common.data.shards import SHARDS, read_rows
 from stages.common.world.scene import Scene
-from stages.report.loss_diagnostics import LossDiagnostics, LossRow, jumps, plateau
+from stages.report.loss_diagnostics import LossDiagnostics, LossRow, jumps
 
 REPORTS = Path("reports")
 PRETRAIN = "pretrain"
@@ -245,8 +245,7 @@ def load_run(params: Params, root: Path = Path()) -> Run:
 
 def _diagnostics(params: Params, checkpoint: Checkpoint) -> LossDiagnostics:
     shuffle = params.pretrain.shuffle if checkpoint.phase is None else params.sft.shuffle_of(checkpoint.phase)
-    settings = params.evaluate.bootstrap_samples, params.evaluate.confidence, params.seed
-    return LossDiagnostics(plateau(checkpoint.loss, *settings), tuple(jumps(checkpoint.loss)), shuffle)
+    return LossDiagnostics(tuple(jumps(checkpoint.loss)), shuffle)
 
 
 def _read(path: Path) -> str:

@@ -10,7 +10,7 @@ from stages.report.comparison import comparisons
 from stages.report.figures import relation
 from stages.report.findings import Finding, findings, grounding, invention, jump_relation, listing, training_loss, twins
 from stages.report.load_run import UNDEFINED, Interval, Run, load_run
-from stages.report.loss_diagnostics import Jump, LossDiagnostics, Plateau
+from stages.report.loss_diagnostics import Jump, LossDiagnostics
 
 NAMES = ("pretrain", "sft-short", "sft-long", "sft-direct")
 PHASES = NAMES[1:]
@@ -184,34 +184,13 @@ def test_nothing_measured_says_nothing(inputs):
 
 # The loss
 
-FOUND = Plateau(1000, 10, 0.25, 800, 1200, 1.2, 0.1, 0.05, 0.15)
-
 
 def told(inputs, stories: dict[str, LossDiagnostics]) -> Finding | None:
     run = run_of(inputs)
     return training_loss(replace(run, diagnostics=stories))
 
 
-@pytest.mark.parametrize(
-    ("plateau", "words", "verdict"),
-    [
-        (FOUND, "falls steeply for 1,000 target tokens, 0.25 epochs, and goes on falling slowly", "still falls"),
-        (FOUND._replace(drop_low=-0.05), "and neither clearly falls nor rises from there", "flat"),
-        (FOUND._replace(drop=-0.1, drop_low=-0.2, drop_high=-0.05), "and rises again from there", "rises"),
-        (None, "Pretraining shows no plateau", None),
-    ],
-)
-def test_the_plateau_of_pretraining_is_one_row(inputs, plateau, words, verdict):
-    statement = told(inputs, {"pretrain": LossDiagnostics(plateau, (), True)}).statements[0]
-    assert words in statement.claim
-    assert [row.verdict for row in statement.rows] == ([] if verdict is None else [verdict])
-
-
-def test_a_run_without_a_log_of_pretraining_says_so(inputs):
-    assert (
-        told(inputs, {"sft-long": LossDiagnostics(None, (), True)}).statements[0].claim
-        == "No loss of pretraining was logged."
-    )
+def test_without_a_loss_log_there_is_no_finding(inputs):
     assert told(inputs, {}) is None
 
 
@@ -244,9 +223,17 @@ UP, NOT = jump(0.0), jump(0.5)
     ],
 )
 def test_jumps_are_told_by_the_order_of_samples(inputs, shuffled, filed, headline):
-    stories = {"sft-short": LossDiagnostics(None, (shuffled,) if shuffled else (), True)}
-    stories["sft-long"] = LossDiagnostics(None, (filed,) if filed else (), False)
+    stories = {"sft-short": LossDiagnostics((shuffled,) if shuffled else (), True)}
+    stories["sft-long"] = LossDiagnostics((filed,) if filed else (), False)
     assert told(inputs, stories).headline == headline
+
+
+def test_the_jump_of_an_unshuffled_phase_comes_from_a_sorted_file(inputs):
+    unshuffled = {"sft-long": LossDiagnostics((UP,), False)}
+    claim = told(inputs, unshuffled).statements[0].claim
+    assert "sorted by kind of text: descriptions first, questions last" in claim
+    assert "Without shuffling (sft-long)" in claim and "no measurement of MiniMind-V's own data" in claim
+    assert "sorted" not in told(inputs, {"sft-long": LossDiagnostics((UP,), True)}).statements[0].claim
 
 
 def test_the_same_samples_in_two_orders_decide(inputs):
@@ -259,12 +246,12 @@ def test_the_same_samples_in_two_orders_decide(inputs):
 def test_other_runs_do_not_blur_what_the_same_samples_say(inputs):
     run = run_of(inputs)
     inputs.raw["sft"]["phases"]["unshuffled"] = inputs.raw["sft"]["phases"]["short"] | {"shuffle": False}
-    stories = {"sft-short": LossDiagnostics(None, (NOT,), True), "sft-long": LossDiagnostics(None, (UP,), True)}
-    stories["sft-unshuffled"] = LossDiagnostics(None, (UP,), False)
+    stories = {"sft-short": LossDiagnostics((NOT,), True), "sft-long": LossDiagnostics((UP,), True)}
+    stories["sft-unshuffled"] = LossDiagnostics((UP,), False)
     found = training_loss(replace(run, params=inputs.params, diagnostics=stories))
     assert found.headline == "The loss jumps up where an epoch ends in the order of the file, and not in a new order"
-    assert "sft-unshuffled has the samples of sft-short, in the order of the file." in found.statements[1].claim
-    assert [row.cells[:2] for row in found.statements[1].rows] == [
+    assert "sft-unshuffled has the samples of sft-short, in the order of the file." in found.statements[0].claim
+    assert [row.cells[:2] for row in found.statements[0].rows] == [
         ("shuffled", "+0.100"),
         ("shuffled", "+0.100"),
         ("of the file", "+0.100"),
