@@ -1,0 +1,291 @@
+"""Tables and sentences of README.md, README_zh.md and docs/ about results: Markdown made from recorded runs.
+
+Every sentence is chosen by the figures. A difference is called one only where its interval leaves out zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stages.report.recorded_metrics import CHIEF, METRICS, Language, RecordedMetric, signed
+from stages.report.recorded_runs import (
+    CONTROL,
+    CURRICULUM,
+    PRETRAIN,
+    RecordedRun,
+    SeedMean,
+    difference_over_seeds,
+    over_seeds,
+    seeds,
+)
+
+DASH = "–"
+LONGER = "max-len-256"  # the recorded run of `dvc exp run -S sft.max_len=256`
+
+
+class Sources(NamedTuple):
+    """What tables are made from. ``listed``: metrics/*.json as {file name: {metric: value}}."""
+
+    root: Path
+    runs: Mapping[str, RecordedRun]
+    listed: Mapping[str, Mapping[str, float | None]]
+
+    @property
+    def seeds(self) -> list[RecordedRun]:
+        return seeds(dict(self.runs))
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its head."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join(lines).replace("|  |", "| |")
+
+
+def cell(metric: RecordedMetric, found: SeedMean, with_sign: bool = False) -> str:
+    """7.4 [5.2, 9.6]; 7.4 without an interval; a dash where it is undefined. ``with_sign``: +7.4."""
+    if found.value is None:
+        return DASH
+
+    def number(value: float) -> str:
+        text = signed(metric.scale * value, metric.decimals)
+        return text if with_sign else text.removeprefix("+")
+
+    if found.low is None or found.high is None:
+        return number(found.value)
+    return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
+
+
+def span(values: Iterable[float], decimals: int = 0) -> str:
+    """1 to 3, or 2 where all are equal."""
+    known = sorted(values)
+    ends = [f"{value:,.{decimals}f}" for value in (known[0], known[-1])]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def _listing(values: Iterable[Any]) -> str:
+    return ", ".join(str(value) for value in dict.fromkeys(values))
+
+
+# The answer to the project's question
+
+
+def answer(sources: Sources, language: Language) -> str:
+    """Whether CHAIR-i differs between the curriculum and its control, from all recorded seeds."""
+    runs = sources.seeds
+    if len(runs) < 2:
+        return {
+            "en": "**Open.** Fewer than two runs are recorded with this code, and a single run cannot answer it.",
+            "zh": "**尚无答案。** 用这份代码记录的运行不足两次，而单次运行不能回答这个问题。",
+        }[language]
+    difference = difference_over_seeds(runs, CURRICULUM, CONTROL, "chair_i")
+    recall = cell(METRICS["recall"], difference_over_seeds(runs, CURRICULUM, CONTROL, "recall"), with_sign=True)
+    figure = cell(METRICS["chair_i"], difference, with_sign=True)
+    count = len(runs)
+    if language == "zh":
+        head = {
+            "unclear": "没有明显差别",
+            "higher": "课程组的 CHAIR-i 更高",
+            "lower": "课程组的 CHAIR-i 更低",
+            "undefined": "无法比较：CHAIR-i 在某个种子下没有定义",
+        }[difference.relation]
+        limit = {
+            "unclear": f"区间包含零：{count} 个种子既不能说明有差别，也不能说明两者相等。",
+            "undefined": "",
+        }.get(difference.relation, f"区间不包含零；它只依据 {count} 个种子和这一种设置。")
+        return (
+            f"**{head}**（{count} 个种子）：CHAIR-i（提到的物体中说错的比例），课程组减对照组，为 {figure} 个百分点"
+            f"（95 % t 区间，跨种子）；召回率之差为 {recall} 个百分点。{limit}单次运行不能回答这个问题。"
+        )
+    head = {
+        "unclear": "No clear difference",
+        "higher": "CHAIR-i is higher with the curriculum",
+        "lower": "CHAIR-i is lower with the curriculum",
+        "undefined": "Cannot be compared, as CHAIR-i is undefined for a seed",
+    }[difference.relation]
+    limit = {
+        "unclear": f" The interval includes zero: {count} seeds show neither a difference nor that there is none.",
+        "undefined": "",
+    }.get(difference.relation, f" The interval leaves out zero; it rests on {count} seeds and this one setting.")
+    return (
+        f"**{head}**, from {count} seeds: CHAIR-i, the share of mentioned objects that are wrong, of the curriculum "
+        f"minus that of the control is {figure} percentage points (95 % t-interval over seeds); recall differs by "
+        f"{recall}.{limit} A single run cannot answer the question."
+    )
+
+
+def results(sources: Sources, language: Language) -> str:
+    """Chief metrics of pretraining, curriculum and control, and the difference of the two arms."""
+    runs = sources.seeds
+    if not runs:
+        return {"en": "No runs are recorded yet.", "zh": "尚未记录任何运行。"}[language]
+    head = {
+        "en": ["", "pretrain", "curriculum (`sft-long`)", "control (`sft-direct`)", "difference"],
+        "zh": ["", "pretrain", "课程组（`sft-long`）", "对照组（`sft-direct`）", "差"],
+    }[language]
+    rows = [head]
+    for key in CHIEF:
+        metric = METRICS[key]
+        alone = [cell(metric, over_seeds(runs, name, key)) for name in (PRETRAIN, CURRICULUM, CONTROL)]
+        difference = cell(metric, difference_over_seeds(runs, CURRICULUM, CONTROL, key), with_sign=True)
+        rows.append([metric.named(language), *alone, difference])
+    return f"{markdown(rows)}\n\n{_source(runs, language)}"
+
+
+def _source(runs: Sequence[RecordedRun], language: Language) -> str:
+    """Which runs the table is made from, in one paragraph."""
+    numbers = _listing(run.seed for run in runs)
+    budget = [
+        span([run.target_tokens[name] for run in runs if name in run.target_tokens] or [0])
+        for name in (CURRICULUM, CONTROL)
+    ]
+    processors = _listing(str(run.machine.get("processor", "?")) for run in runs)
+    cores = span(run.machine.get("cores") or 0 for run in runs)
+    torch = _listing(str(run.machine.get("torch", "?")) for run in runs)
+    commits = _listing(run.commit[:10] for run in runs)
+    scenes = span(run.scenes or 0 for run in runs)
+    minutes = [run.seconds / 60 for run in runs if run.seconds]
+    if language == "zh":
+        time = f"，每次运行 {span(minutes).replace(' to ', ' 到 ')} 分钟" if minutes else ""
+        budget = [text.replace(" to ", " 到 ") for text in budget]
+        intervals = "均值与 95 % t 区间" if len(runs) > 1 else "只有一个种子，没有区间"
+        return (
+            f"种子 {numbers}，{intervals}；每个种子 {scenes} 个测试场景的长描述；目标词元 {budget[0]}（课程组）与 "
+            f"{budget[1]}（对照组）。提交 {commits}；{processors}，{cores} 核，torch {torch}{time}。"
+        )
+    time = f"; {span(minutes)} minutes a run" if minutes else ""
+    intervals = "mean [95 % t-interval]" if len(runs) > 1 else "a single seed, so no intervals"
+    return (
+        f"Seeds {numbers}: {intervals}; long descriptions of {scenes} test scenes a seed; {budget[0]} (curriculum) and "
+        f"{budget[1]} (control) target tokens. Commit {commits}; {processors}, {cores} cores, torch {torch}{time}."
+    )
+
+
+# docs/metrics.md
+
+
+def checkpoints(sources: Sources, language: Language) -> str:
+    """All recorded metrics of all checkpoints, means over seeds."""
+    runs = sources.seeds
+    if not runs:
+        return results(sources, language)
+    names = [name for name in runs[0].checkpoints if all(name in run.checkpoints for run in runs)]
+    names.sort(key=lambda name: name != PRETRAIN)
+    rows = [["", *names]]
+    for key, metric in METRICS.items():
+        rows.append([metric.named(language), *(cell(metric, over_seeds(runs, name, key)) for name in names)])
+    return markdown(rows)
+
+
+def by_seed(sources: Sources, language: Language) -> str:
+    """Curriculum / control, a row for each seed."""
+    runs = sources.seeds
+    if not runs:
+        return results(sources, language)
+    rows = [[{"en": "seed", "zh": "种子"}[language], *(METRICS[key].named(language) for key in CHIEF)]]
+    for run in runs:
+        cells = []
+        for key in CHIEF:
+            pair = [SeedMean(run.value(name, key), None, None) for name in (CURRICULUM, CONTROL)]
+            cells.append(" / ".join(cell(METRICS[key], found) for found in pair))
+        rows.append([str(run.seed), *cells])
+    return markdown(rows)
+
+
+_GROUNDING = ("two_alternative", "swap_gap_object", "blind_gap_object", "probe_auc")
+
+
+def grounding(sources: Sources, language: Language) -> str:
+    """How much the checkpoints use the picture: every fine-tuned one minus pretraining."""
+    runs = sources.seeds
+    if not runs:
+        return results(sources, language)
+    rows = [["minus pretrain", *(METRICS[key].named(language) for key in _GROUNDING)]]
+    for name in runs[0].checkpoints:
+        if name != PRETRAIN and "/" not in name:
+            found = [(METRICS[key], difference_over_seeds(runs, name, PRETRAIN, key)) for key in _GROUNDING]
+            rows.append([name, *(cell(metric, change, with_sign=True) for metric, change in found)])
+    return markdown(rows)
+
+
+def metrics_show(sources: Sources, _: Language) -> str:
+    """What `dvc metrics show` prints of the committed metrics/*.json."""
+    columns = sorted({key for values in sources.listed.values() for key in values})
+    rows = [["Path", *columns]]
+    for name in sorted(sources.listed):
+        values = sources.listed[name]
+        rows.append([f"metrics/{name}", *(_number(values.get(column)) for column in columns)])
+    return _printed(rows)
+
+
+def metrics_diff(sources: Sources, _: Language) -> str:
+    """The curriculum's rows of what `dvc metrics diff` printed after the recorded run with longer texts.
+
+    Dots stand for its figures until it is recorded.
+    """
+    file = f"metrics/{CURRICULUM}.json"
+    rows = [["Path", "Metric", "HEAD", "workspace", "Change"]]
+    if LONGER in sources.runs:
+        for metric, change in sources.runs[LONGER].metrics_diff.get(file, {}).items():
+            rows.append([file, metric, *(_number(change.get(key)) for key in ("old", "new", "diff"))])
+    else:
+        for metric, value in sorted(sources.listed.get(f"{CURRICULUM}.json", {}).items()):
+            rows.append([file, metric, _number(value), "...", "..."])
+    return _printed(rows)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else str(round(value, 5))
+
+
+def _printed(rows: Sequence[Sequence[str]]) -> str:
+    """As DVC prints a table, a head two characters wider than its text; indented, which Markdown shows as it is."""
+    widths = [max(len(head) + 2, *map(len, values)) for head, *values in zip(*rows, strict=True)]
+    lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(f"    {line}" for line in lines)
+
+
+# docs/minimind.md
+
+EXPERIMENTS = (
+    "pretrain-1-epoch",
+    "pretrain-4-epochs",
+    "sft-1-epoch",
+    "sft-2-epochs",
+    "no-pretrained-weights",
+    "ldpv2-3-epochs",
+    "published",
+)
+_EXPERIMENT_METRICS = ("chair_i", "precision", "recall", "pope_accuracy", "length")
+
+
+def experiments(sources: Sources, language: Language) -> str:
+    """Every checkpoint of the recorded experiments, one seed each."""
+    rows = [
+        ["experiment", "checkpoint", *(METRICS[key].named(language) for key in _EXPERIMENT_METRICS), "commit, date"]
+    ]
+    for name in EXPERIMENTS:
+        run = sources.runs.get(name)
+        for checkpoint in run.checkpoints if run else ():
+            found = [SeedMean(run.value(checkpoint, key), None, None) for key in _EXPERIMENT_METRICS]
+            cells = [cell(METRICS[key], value) for key, value in zip(_EXPERIMENT_METRICS, found, strict=True)]
+            rows.append([f"`{name}`", checkpoint, *cells, f"{run.commit[:10]}, {run.date}"])
+    if len(rows) == 1:
+        return "None of them has been recorded with this code yet."
+    missing = [f"`{name}`" for name in EXPERIMENTS if name not in sources.runs]
+    rest = f"\n\nNot recorded with this code yet: {', '.join(missing)}." if missing else ""
+    return f"{markdown(rows)}\n\nOne seed each, so differences between rows are no evidence by themselves.{rest}"
+
+
+TABLES: Mapping[str, Callable[[Sources, Language], str]] = {
+    "answer": answer,
+    "results": results,
+    "checkpoints": checkpoints,
+    "by-seed": by_seed,
+    "grounding": grounding,
+    "metrics-show": metrics_show,
+    "metrics-diff": metrics_diff,
+    "experiments": experiments,
+}
