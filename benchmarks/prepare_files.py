@@ -30,7 +30,7 @@ from PIL import Image, ImageFilter
 from stages.common.config.params import Params, load_params
 from stages.prepare.archive import index_archive
 from stages.prepare.files import RowSource, write_files
-from stages.prepare.sources import Images, load_image
+from stages.prepare.images import Images, load_image
 
 DISTINCT = 2000
 SIDE = 224
@@ -176,7 +176,7 @@ def measure(kind: str, rows: int, params: Params, root: Path) -> None:
         with Peak() as peak:
             counts = write_files(None, source, [], params, out, folder / "quarantine.jsonl")
         seconds = time.perf_counter() - started
-        assert counts["sft"]["rows"] == rows and not counts["sft"]["put_aside"]
+        assert counts["sft"]["rows"] == rows and not counts["sft"]["quarantined"]
         shutil.rmtree(out)
         bound = limit(source, rows, processes, folder)
     mb = 1 << 20

@@ -129,7 +129,7 @@ def listed(repository: Repository) -> dict[str, dict]:
 
 def test_everything_is_there(repository: Repository) -> None:
     counts = json.loads((repository.root / "reports/prepare/counts.json").read_text(encoding="utf-8"))
-    assert counts["sft"]["rows"] == 91 and sum(counts["sft"]["put_aside"].values()) == 1
+    assert counts["sft"]["rows"] == 91 and sum(counts["sft"]["quarantined"].values()) == 1
     aside = (repository.root / "reports/prepare/quarantine.jsonl").read_text(encoding="utf-8").splitlines()
     assert [(json.loads(line)["source"], json.loads(line)["line"]) for line in aside] == [
         ("sft_data.jsonl", 6),

@@ -1,4 +1,4 @@
-"""Stage prepare: raw sources become validated Parquet shards.
+"""Stage prepare: write validated Parquet shards, from the built-in world or from data files.
 
 in: data/eval/scenes.yaml, or the files that data/fetched/prepare.json names; params seed, data.
 out: data/prepared/{pretrain,train,validation,test,fixed}-*.parquet, reports/prepare/{counts.json, quarantine.jsonl}
@@ -23,7 +23,7 @@ COUNTS = Path("reports/prepare/counts.json")
 
 
 def row_source(role: str) -> RowSource | None:
-    """The rows of ``role``, sft or pretrain, and where their pictures are. Raises InputError for more than one file."""
+    """The fetched files of ``role`` (sft or pretrain), or None. Raises InputError for more than one file of a kind."""
     if not fetched_files("prepare", f"{role}_data"):
         return None
     images = fetched_files("prepare", f"{role}_images")
@@ -41,18 +41,18 @@ def prepare_files(params: Params) -> dict:
         counts = write_files(row_source("pretrain"), sft, photographs, params, folder, QUARANTINE)
         if "pretrain" in counts and not counts["pretrain"]["kept"].get("pretrain"):
             raise InputError(f"{counts['pretrain']['file']} leaves no row to pretrain on; see {QUARANTINE}")
-        if not photographs:  # the report asks for the split
+        if not photographs:  # later stages read this split
             write_empty_shard(folder / "fixed-00000.parquet")
     return counts
 
 
 def summary_line(role: str, counts: dict) -> str:
-    """What became of a file's rows, in one line."""
+    """How many rows of a file were kept, held out and quarantined."""
     kept = ", ".join(f"{count} {split}" for split, count in counts["kept"].items())
-    aside = ", ".join(f"{count} {reason}" for reason, count in counts["put_aside"].items())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts["quarantined"].items())
     return (
         f"prepared {counts['file']} ({role}): {counts['rows']} rows; {kept}; {counts['held_out']} held out; "
-        f"put aside: {f'{aside}; see {QUARANTINE}' if aside else 'none'}"
+        f"quarantined: {f'{reasons}; see {QUARANTINE}' if reasons else 'none'}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The processes that share the work of stage prepare."""
+"""For the worker processes of stage prepare."""
 
 from __future__ import annotations
 
@@ -8,5 +8,8 @@ from multiprocessing import parent_process
 
 
 def end_with_parent() -> None:
-    """A killed parent says nothing; a process without it would wait for ever, or write into the next run's folder."""
+    """End this worker process when its parent process ends.
+
+    A killed parent sends no signal; its workers would wait forever, or write into the folder of the next run.
+    """
     threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()

@@ -1,17 +1,17 @@
-"""Texts in Chinese or English, cut into sentences."""
+"""Splits Chinese or English text into sentences."""
 
 from __future__ import annotations
 
 import re
 
-# Marks that end a sentence take along what closes it (。” 。）) and the white space behind. A full stop ends one only
-# where white space follows and no other full stop stands before it: neither 3.5 nor "Well... yes" ends there.
+# A sentence includes the closing quotation marks, brackets (。” 。）) and white space after its end mark. A full stop
+# ends a sentence only before white space and not after another full stop: not in 3.5 or "Well... yes".
 _END = re.compile(r"""(?: [。！？!?；\n]+ [”’"'」』）)\]】》]* | (?<!\.)\. [”’"')\]]* (?=\s) ) \s*""", re.VERBOSE)
-_NUMBER = re.compile(r"\s*\d+\.\s*")  # "1. ", the head of a list's entry, belongs to what follows
+_NUMBER = re.compile(r"\s*\d+\.\s*")  # "1. " of a numbered list is part of the sentence that follows
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of ``text``: joined, they are ``text`` itself. An empty text is one empty sentence."""
+    """The sentences of ``text``, which joined give ``text`` again. An empty text is one empty sentence."""
     sentences = []
     start = 0
     for end in _END.finditer(text):

@@ -1,4 +1,4 @@
-"""Zip archives: what zipfile writes is read; what is damaged or malicious is a reason, or one sentence."""
+"""Zip archives: those that zipfile writes are read; damaged and malicious ones are errors with a reason."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def reason(archive: Archive, name: str, limit: int = LIMIT) -> str:
     return caught.value.reason
 
 
-def patched(path: Path, place: Callable[[bytes], int], new: bytes) -> Path:
+def patched(path: Path, find: Callable[[bytes], int], new: bytes) -> Path:
     data = bytearray(path.read_bytes())
-    start = place(bytes(data))
+    start = find(bytes(data))
     data[start : start + len(new)] = new
     path.write_bytes(data)
     return path
@@ -62,7 +62,7 @@ def test_reads_what_zipfile_wrote(tmp_path: Path) -> None:
     assert reason(archive, "b.png") == reason(archive, "中文/图片 2.jpg") == "image missing"
 
 
-def test_the_number_of_files_leaves_folders_out(tmp_path: Path) -> None:
+def test_folders_and_macos_metadata_are_not_counted(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.mkdir("d")
         archive.writestr("d/a.jpg", b"1")
@@ -71,7 +71,7 @@ def test_the_number_of_files_leaves_folders_out(tmp_path: Path) -> None:
     assert Archive(tmp_path / "x.zip", tmp_path / "x.sqlite").read("a.jpg", LIMIT) == b"1"
 
 
-def test_a_common_folder_need_not_be_named(tmp_path: Path) -> None:
+def test_a_common_folder_may_be_omitted(tmp_path: Path) -> None:
     one = opened(make_zip(tmp_path / "one.zip", {"images/a.jpg": b"1", "images/sub/b.jpg": b"2"}))
     assert one.read("a.jpg", LIMIT) == one.read("images/a.jpg", LIMIT) == one.read("./images//a.jpg", LIMIT) == b"1"
     assert one.read("sub/b.jpg", LIMIT) == one.read("sub\\b.jpg", LIMIT) == b"2"
@@ -101,7 +101,7 @@ def test_bytes_before_and_after_and_a_comment(tmp_path: Path, zip64: bool, monke
     assert {name: opened(path).read(name, LIMIT) for name in FILES} == FILES
 
 
-def test_a_streamed_archive_has_its_sizes_in_the_directory(tmp_path: Path) -> None:
+def test_a_streamed_archive_is_read(tmp_path: Path) -> None:
     class Pipe(io.RawIOBase):
         data = b""
 
@@ -135,20 +135,20 @@ def test_names_as_windows_writes_them_in_china(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../x.jpg", "a/../../x.jpg", "/x.jpg", "C:x.jpg", "c:\\x.jpg", "..\\x.jpg", "\\x.jpg", "a\0.jpg", ".", ""]
 )
-def test_names_that_lead_out(name: str, tmp_path: Path) -> None:
-    with pytest.raises(BadRow, match="leads out of the folder"):
+def test_names_outside_the_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BadRow, match="outside the folder"):
         safe_name(name)
     path = make_zip(tmp_path / "x.zip", {"a.jpg": b"1", name or "d/": b"2"})
     assert index_archive(path, tmp_path / "x.sqlite") == 1 + ("\0" in name)  # zipfile itself cuts a name there
-    assert reason(Archive(path, tmp_path / "x.sqlite"), name) == "image name leads out of the folder"
+    assert reason(Archive(path, tmp_path / "x.sqlite"), name) == "image path outside the folder"
 
 
-def test_dots_that_lead_nowhere() -> None:
+def test_dots_inside_the_folder() -> None:
     assert safe_name("./a//b/..c/d..jpg") == "a/b/..c/d..jpg"
 
 
 def central(name: bytes, field: int) -> Callable[[bytes], int]:
-    """Where a field of the directory's record of ``name`` stands."""
+    """Finds a field in the central directory's record of ``name``."""
     return lambda data: data.rindex(name, 0, data.rindex(b"PK\5\6")) - 46 + field
 
 
@@ -160,7 +160,7 @@ def test_encrypted(tmp_path: Path) -> None:
 
 def test_unsupported_method(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "x.zip", method=zipfile.ZIP_LZMA)
-    assert reason(opened(path), "deep/er/b.png") == "image in the zip packed by a method other than deflate"
+    assert reason(opened(path), "deep/er/b.png") == "image in the zip compressed by a method other than deflate"
 
 
 def test_wrong_checksum(tmp_path: Path) -> None:
@@ -174,78 +174,78 @@ def test_damaged_data(tmp_path: Path) -> None:
     assert reason(opened(path), name.decode()) == "image damaged in the zip"
 
 
-def test_data_that_stops_early(tmp_path: Path) -> None:
+def test_compressed_data_that_ends_early(tmp_path: Path) -> None:
     name = "中文/图片 1.jpg".encode()
     path = patched(make_zip(tmp_path / "x.zip"), central(name, 20), struct.pack("<L", 10))
     assert reason(opened(path), name.decode()) == "image damaged in the zip"
 
 
-def test_data_that_lies_elsewhere(tmp_path: Path) -> None:
+def test_wrong_offsets(tmp_path: Path) -> None:
     path = patched(make_zip(tmp_path / "x.zip"), central(b"a.jpg", 42), struct.pack("<L", 7))
-    assert reason(opened(path), "a.jpg") == "image cut off in the zip"
+    assert reason(opened(path), "a.jpg") == "image truncated in the zip"
     path = patched(make_zip(tmp_path / "x.zip"), central(b"a.jpg", 42), struct.pack("<L", 2**32 - 2))
-    assert reason(opened(path), "a.jpg") == "image cut off in the zip"
+    assert reason(opened(path), "a.jpg") == "image truncated in the zip"
     path = patched(make_zip(tmp_path / "x.zip"), lambda _: 0, b"PK\3\5")
-    assert reason(opened(path), "a.jpg") == "image cut off in the zip"
+    assert reason(opened(path), "a.jpg") == "image truncated in the zip"
     name = "中文/图片 1.jpg"
     path = patched(make_zip(tmp_path / "x.zip"), central(name.encode(), 20), struct.pack("<L", 500_000))
-    assert reason(opened(path), name) == "image cut off in the zip"
+    assert reason(opened(path), name) == "image truncated in the zip"
 
 
-def test_an_offset_that_no_file_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_offset_larger_than_sqlite_integers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10)
-    extra = "中文/图片 1.jpg".encode() + struct.pack("<2H", 1, 24)  # size, packed size, offset follow
+    extra = "中文/图片 1.jpg".encode() + struct.pack("<2H", 1, 24)  # size, compressed size, offset follow
     path = make_zip(tmp_path / "x.zip")
     patched(path, lambda data: data.rindex(extra) + len(extra) + 16, b"\xff" * 8)
-    assert reason(opened(path), "中文/图片 1.jpg") == "image cut off in the zip"
+    assert reason(opened(path), "中文/图片 1.jpg") == "image truncated in the zip"
 
 
-def test_a_bomb_is_inflated_no_further_than_it_says(tmp_path: Path) -> None:
+def test_a_zip_bomb_is_decompressed_up_to_its_stated_size_only(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "x.zip", {"bomb.jpg": bytes(50_000_000)})
     patched(path, central(b"bomb.jpg", 24), struct.pack("<L", 1000))
     archive = opened(path)
     tracemalloc.start()
-    assert reason(archive, "bomb.jpg") == "image larger in the zip than the zip says"
+    assert reason(archive, "bomb.jpg") == "image larger than the size in the zip's directory"
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
     patched(path, central(b"bomb.jpg", 24), struct.pack("<L", 50_000_000))
-    assert reason(opened(path), "bomb.jpg") == f"image file of more than {LIMIT} bytes"
+    assert reason(opened(path), "bomb.jpg") == f"image file larger than {LIMIT} bytes"
     patched(path, central(b"bomb.jpg", 20), struct.pack("<L", 1 << 30))
     patched(path, central(b"bomb.jpg", 24), struct.pack("<L", 1000))
-    assert reason(opened(path), "bomb.jpg") == f"image file of more than {LIMIT} bytes"
+    assert reason(opened(path), "bomb.jpg") == f"image file larger than {LIMIT} bytes"
 
 
-def test_less_than_the_zip_says(tmp_path: Path) -> None:
+def test_data_shorter_than_its_stated_size(tmp_path: Path) -> None:
     name = "中文/图片 1.jpg".encode()
     path = patched(make_zip(tmp_path / "x.zip"), central(name, 24), struct.pack("<L", 8001))
     assert reason(opened(path), name.decode()) == "image damaged in the zip"
 
 
-def test_a_stored_file_that_says_less_than_it_holds(tmp_path: Path) -> None:
+def test_data_longer_than_its_stated_size(tmp_path: Path) -> None:
     path = patched(make_zip(tmp_path / "x.zip"), central(b"a.jpg", 24), struct.pack("<L", 3))
-    assert reason(opened(path), "a.jpg") == "image larger in the zip than the zip says"
+    assert reason(opened(path), "a.jpg") == "image larger than the size in the zip's directory"
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
-        (lambda data: b"no zip at all" * 100, "no zip archive or only a part"),
-        (lambda data: b"", "no zip archive or only a part"),
-        (lambda data: data[:-40], "no zip archive or only a part"),
+        (lambda data: b"no zip at all" * 100, "not a zip archive or only a part"),
+        (lambda data: b"", "not a zip archive or only a part"),
+        (lambda data: data[:-40], "not a zip archive or only a part"),
         (lambda data: data[: data.index(b"PK\1\2")] + data[data.index(b"PK\1\2") + 10 :], "its directory is damaged"),
         (lambda data: data.replace(b"PK\1\2", b"PK\1\3", 2), "its directory is damaged"),
         (lambda data: data[200:], "its directory is damaged"),
         (lambda data: data[:-18] + b"\1\0" + data[-16:], "it is one of several parts"),
     ],
 )
-def test_a_broken_archive_is_one_sentence(damage: Callable[[bytes], bytes], said: str, tmp_path: Path) -> None:
+def test_a_broken_archive_is_a_one_line_error(damage: Callable[[bytes], bytes], message: str, tmp_path: Path) -> None:
     path = make_zip(tmp_path / "x.zip")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(InputError, match=rf"x\.zip cannot be read as a zip archive: .*{re.escape(said)}.*; fetch"):
+    with pytest.raises(InputError, match=rf"x\.zip cannot be read as a zip archive: .*{re.escape(message)}.*; fetch"):
         index_archive(path, tmp_path / "x.sqlite")
 
 
-def test_random_damage_is_never_more_than_a_reason(tmp_path: Path) -> None:
+def test_random_damage_raises_bad_row_or_input_error(tmp_path: Path) -> None:
     whole = make_zip(tmp_path / "x.zip").read_bytes()
     rng = random.Random(2)
     for _ in range(300):

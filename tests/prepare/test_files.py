@@ -1,4 +1,4 @@
-"""Data files become shards: both formats, disjoint splits, the same bytes every time, and errors of one sentence."""
+"""Data files are converted to shards: both formats, disjoint splits, reproducible bytes, one-line errors."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ from stages.common.config.params import Params, load_params
 from stages.common.core.errors import InputError
 from stages.common.core.files import atomic_directory
 from stages.common.data.shards import read_rows
-from stages.prepare import files
-from stages.prepare.files import RowSource, split_of, write_files
+from stages.prepare import files, workers
+from stages.prepare.files import RowSource, write_files
+from stages.prepare.images import Images
 from stages.prepare.quarantine import BadRow
-from stages.prepare.sources import Images, plan, raw_rows
+from stages.prepare.sources import plan_jobs, raw_rows
+from stages.prepare.splits import HELD_OUT, split_of
 from tests.prepare.test_archive import make_zip
 
 ROOT = Path(__file__).parents[2]
@@ -48,14 +50,14 @@ BLACK = io.BytesIO()
 Image.new("RGB", (8, 8)).save(BLACK, format="JPEG")
 
 
-def talk(number: int, pictures: int) -> list[dict[str, str]]:
+def dialogue(number: int, pictures: int) -> list[dict[str, str]]:
     return [
         {"role": "user", "content": "<image>" * pictures + f"第{number}问"},
         {"role": "assistant", "content": f"答{number}。再答。"},
     ]
 
 
-def shown(number: int) -> list[int]:
+def pictures_of_row(number: int) -> list[int]:
     """Pictures of row ``number``: one, shared by several rows; sometimes two; sometimes none."""
     if number % 10 == 9:
         return []
@@ -63,8 +65,12 @@ def shown(number: int) -> list[int]:
 
 
 def line(number: int, **changes: Any) -> bytes:
-    names = ",".join(f"图{index}.jpg" for index in shown(number))
-    row = {"conversations": talk(number, len(shown(number)))} | ({"image": names} if names else {}) | changes
+    names = ",".join(f"图{index}.jpg" for index in pictures_of_row(number))
+    row = (
+        {"conversations": dialogue(number, len(pictures_of_row(number)))}
+        | ({"image": names} if names else {})
+        | changes
+    )
     return json.dumps(row, ensure_ascii=False).encode()
 
 
@@ -87,16 +93,16 @@ def zip_of_images(path: Path) -> Path:
 
 def parquet(path: Path, rows: int, lists: bool, group: int = 1000, **columns: Any) -> Path:
     """Both shapes: strings with one picture or placeholder each, or lists with lists of pictures."""
-    wanted = [shown(number) if lists else shown(number)[:1] for number in range(rows)]
-    talks = [talk(number, len(indices)) for number, indices in enumerate(wanted)]
+    pictures = [pictures_of_row(number) if lists else pictures_of_row(number)[:1] for number in range(rows)]
+    dialogues = [dialogue(number, len(indices)) for number, indices in enumerate(pictures)]
     if lists:
-        table = pa.table({"conversations": talks, "image_bytes": [[PICTURES[i] for i in row] for row in wanted]})
+        table = pa.table({"conversations": dialogues, "image_bytes": [[PICTURES[i] for i in row] for row in pictures]})
     else:
         table = pa.table(
             {
-                "conversations": [json.dumps(talk, ensure_ascii=False) for talk in talks],
-                "image_bytes": [PICTURES[row[0]] if row else BLACK.getvalue() for row in wanted],
-                "image_names": [f"图{row[0]}.jpg" if row else "black.jpg" for row in wanted],
+                "conversations": [json.dumps(turns, ensure_ascii=False) for turns in dialogues],
+                "image_bytes": [PICTURES[row[0]] if row else BLACK.getvalue() for row in pictures],
+                "image_names": [f"图{row[0]}.jpg" if row else "black.jpg" for row in pictures],
             }
         )
     for name, column in columns.items():
@@ -117,14 +123,14 @@ def parameters(processes: int = 1, seed: int = 1, **data: Any) -> Params:
     )
 
 
-def run_here(parts: list[files.Part], _: int) -> Any:
-    yield from ((part, files._work(part)) for part in parts)
+def run_here(tasks: list[workers.Task], _: int) -> Any:
+    yield from ((task, workers.run_task(task)) for task in tasks)
 
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting a process takes half a second."""
-    monkeypatch.setattr(files, "_run", run_here)
+    monkeypatch.setattr(files, "run_tasks", run_here)
 
 
 def write(
@@ -143,14 +149,14 @@ def rows_of(tmp_path: Path, split: str) -> list[dict[str, Any]]:
     return list(read_rows(split, ["id", "images", "texts"], root=tmp_path / "out"))
 
 
-def put_aside(tmp_path: Path) -> list[dict[str, Any]]:
+def quarantined(tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (tmp_path / "reports/quarantine.jsonl").read_text("utf-8").splitlines()]
 
 
 SPLITS = ("train", "validation", "test")
 
 
-# -------------------------------------------------------------------------------------------------------- whole runs
+# -------------------------------------------------------------------------------------------------------- full runs
 
 
 @pytest.fixture(scope="module")
@@ -163,59 +169,61 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def whole_run(folder: Path, source: Path, processes: int, images: str) -> dict[str, Any]:
+def full_run(folder: Path, source: Path, processes: int, images: str) -> dict[str, Any]:
     sft = RowSource(source / "sft.jsonl", source / images)
     pretrain = RowSource(source / "pretrain.jsonl", source / images)
     return write(folder, sft, pretrain, [source / "images/图7.jpg"], processes=processes, seed=1)
 
 
 @pytest.fixture(scope="module")
-def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("whole")
-    return folder, whole_run(folder, source, 1, "images.zip")
+def full(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("full")
+    return folder, full_run(folder, source, 1, "images.zip")
 
 
-def test_any_number_of_processes_writes_the_same_bytes(whole: Any, source: Path, tmp_path: Path) -> None:
-    assert whole_run(tmp_path, source, 2, "images") == whole[1]  # and a folder holds what a zip holds
-    names = sorted(path.name for path in (whole[0] / "out").iterdir())
+def test_any_number_of_processes_writes_the_same_bytes(full: Any, source: Path, tmp_path: Path) -> None:
+    assert full_run(tmp_path, source, 2, "images") == full[1]  # and a folder holds what a zip holds
+    names = sorted(path.name for path in (full[0] / "out").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "out").iterdir())
     assert {name.partition("-")[0] for name in names} == {"pretrain", *SPLITS, "fixed"}
     assert "train-00009.parquet" in names and "pretrain-00007.parquet" in names
-    assert all((whole[0] / "out" / name).read_bytes() == (tmp_path / "out" / name).read_bytes() for name in names)
-    assert put_aside(tmp_path) == put_aside(whole[0])
+    assert all((full[0] / "out" / name).read_bytes() == (tmp_path / "out" / name).read_bytes() for name in names)
+    assert quarantined(tmp_path) == quarantined(full[0])
 
 
-def test_counts_add_up(whole: Any) -> None:
-    folder, counts = whole
+def test_counts_add_up(full: Any) -> None:
+    folder, counts = full
     assert {role: counts[role]["rows"] for role in ("sft", "pretrain")} == {"sft": 200, "pretrain": 150}
     for of_role, splits in ((counts["sft"], SPLITS), (counts["pretrain"], ("pretrain",))):
         assert of_role["kept"] == {split: len(rows_of(folder, split)) for split in splits}
-        put_aside = sum(of_role["put_aside"].values())
-        assert of_role["rows"] == sum(of_role["kept"].values()) + of_role["held_out"] + put_aside
+        bad = sum(of_role["quarantined"].values())
+        assert of_role["rows"] == sum(of_role["kept"].values()) + of_role["held_out"] + bad
     assert counts["sft"]["file"] == "sft.jsonl" and counts["photographs"] == 1
     assert json.loads(json.dumps(counts)) == counts
 
 
-def test_rows_put_aside_are_listed_in_order(whole: Any) -> None:
-    reasons = ["broken JSON", "image name leads out of the folder: ../x.jpg", "no assistant turn"]
-    assert put_aside(whole[0]) == [
+def test_quarantined_rows_are_listed_in_order(full: Any) -> None:
+    reasons = ["broken JSON", "image path outside the folder: ../x.jpg", "no assistant turn"]
+    assert quarantined(full[0]) == [
         *({"source": "sft.jsonl", "line": n, "reason": r} for n, r in zip((3, 77, 200), reasons, strict=True)),
-        {"source": "pretrain.jsonl", "line": 5, "reason": "number of <image> marks differs from the number of images"}
-        if len(shown(1004)) != 2
+        {"source": "pretrain.jsonl", "line": 5, "reason": "number of <image> tokens differs from the number of images"}
+        if len(pictures_of_row(1004)) != 2
         else {"source": "pretrain.jsonl", "line": 5, "reason": "image missing: none.jpg"},
     ]
-    assert list(whole[1]["sft"]["put_aside"].values()) == [1, 1, 1]
+    assert list(full[1]["sft"]["quarantined"].values()) == [1, 1, 1]
 
 
-def test_rows_arrive_whole_and_in_order(whole: Any) -> None:
+def test_rows_are_complete_and_in_order(full: Any) -> None:
     for split, name in (("train", "sft"), ("pretrain", "pretrain")):
-        lines = [int(row["id"].removeprefix(f"{name}.jsonl:")) for row in rows_of(whole[0], split)]
+        lines = [int(row["id"].removeprefix(f"{name}.jsonl:")) for row in rows_of(full[0], split)]
         assert lines == sorted(lines) and len(lines) > 50
-        for row, number in zip(rows_of(whole[0], split), lines, strict=True):
+        for row, number in zip(rows_of(full[0], split), lines, strict=True):
             number += -1 if split == "train" else 999
-            assert [image["bytes"] for image in row["images"]] == [PICTURES[index] for index in shown(number)]
-            assert [image["path"] for image in row["images"]] == [f"图{index}.jpg" for index in shown(number)]
-            assert [text["question"] for text in row["texts"]] == [talk(number, len(shown(number)))[0]["content"]]
+            assert [image["bytes"] for image in row["images"]] == [PICTURES[index] for index in pictures_of_row(number)]
+            assert [image["path"] for image in row["images"]] == [f"图{index}.jpg" for index in pictures_of_row(number)]
+            assert [text["question"] for text in row["texts"]] == [
+                dialogue(number, len(pictures_of_row(number)))[0]["content"]
+            ]
             assert row["texts"][0]["answer"] == [f"答{number}。", "再答。"]
 
 
@@ -223,8 +231,8 @@ def pictures_of(folder: Path, split: str) -> set[bytes]:
     return {image["bytes"] for row in rows_of(folder, split) for image in row["images"]}
 
 
-def test_no_picture_is_in_two_splits(whole: Any) -> None:
-    folder, counts = whole
+def test_no_picture_is_in_two_splits(full: Any) -> None:
+    folder, counts = full
     shown = {split: pictures_of(folder, split) for split in (*SPLITS, "pretrain")}
     assert all(shown.values())
     assert not shown["train"] & shown["test"] and not shown["train"] & shown["validation"]
@@ -235,30 +243,30 @@ def test_no_picture_is_in_two_splits(whole: Any) -> None:
     assert any(not row["images"] for row in held_out) and any(not row["images"] for row in rows_of(folder, "train"))
 
 
-def test_datasets_opens_the_shards(whole: Any, tmp_path: Path) -> None:
-    found = sorted(str(path) for path in (whole[0] / "out").glob("train-*.parquet"))
+def test_datasets_opens_the_shards(full: Any, tmp_path: Path) -> None:
+    found = sorted(str(path) for path in (full[0] / "out").glob("train-*.parquet"))
     rows = load_dataset("parquet", data_files=found, split="train", cache_dir=str(tmp_path))
-    assert len(rows) == whole[1]["sft"]["kept"]["train"]
+    assert len(rows) == full[1]["sft"]["kept"]["train"]
     assert rows[0]["images"][0].size == (24, 20)
 
 
-def test_no_index_is_left(whole: Any) -> None:
-    assert all(path.suffix == ".parquet" for path in (whole[0] / "out").iterdir())
+def test_the_zip_index_is_removed(full: Any) -> None:
+    assert all(path.suffix == ".parquet" for path in (full[0] / "out").iterdir())
 
 
 # ------------------------------------------------------------------------------------------------------------ splits
 
 
-def test_rows_fall_to_splits_as_asked() -> None:
+def test_split_sizes_are_as_requested() -> None:
     hash_fractions = np.random.default_rng(1).random(20_000)
     found = Counter(split_of([hash_fraction], (0.1, 0.05)) for hash_fraction in hash_fractions)
     assert found["test"] == pytest.approx(2000, rel=0.1) and found["validation"] == pytest.approx(1000, rel=0.1)
     assert split_of([0.05, 0.09], (0.1, 0.05)) == "test" and split_of([0.1, 0.149], (0.1, 0.05)) == "validation"
-    assert split_of([0.05, 0.11], (0.1, 0.05)) == split_of([0.05, 0.5], (0.1, 0.05)) == "straddling"
+    assert split_of([0.05, 0.11], (0.1, 0.05)) == split_of([0.05, 0.5], (0.1, 0.05)) == HELD_OUT
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_the_seed_moves_pictures(source: Path, tmp_path: Path) -> None:
+def test_the_seed_changes_the_splits(source: Path, tmp_path: Path) -> None:
     sft = RowSource(source / "sft.jsonl", source / "images")
     found = []
     for seed in (1, 2):
@@ -273,39 +281,41 @@ def test_the_seed_moves_pictures(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize(("group", "shard_rows"), [(1000, 20), (1000, 3), (15, 20), (7, 20)])
-def test_parquet_with_a_picture_or_a_placeholder(tmp_path: Path, group: int, shard_rows: int) -> None:
+def test_parquet_with_one_picture_or_a_placeholder_per_row(tmp_path: Path, group: int, shard_rows: int) -> None:
     path = parquet(tmp_path / "s.parquet", 130, False, group)
     counts = write(tmp_path, RowSource(path, None), shard_scenes=shard_rows)
     rows = [row for split in SPLITS for row in rows_of(tmp_path, split)]
     assert sorted(int(row["id"].removeprefix("s.parquet:")) for row in rows) == list(range(1, 131))
     for row in rows:
         number = int(row["id"].removeprefix("s.parquet:")) - 1
-        expected = [{"bytes": PICTURES[index], "path": f"图{index}.jpg"} for index in shown(number)[:1]]
+        expected = [{"bytes": PICTURES[index], "path": f"图{index}.jpg"} for index in pictures_of_row(number)[:1]]
         assert row["images"] == expected
-        assert row["texts"][0]["question"] == talk(number, len(expected))[0]["content"]
+        assert row["texts"][0]["question"] == dialogue(number, len(expected))[0]["content"]
     assert counts["sft"]["rows"] == 130 and not counts["sft"]["held_out"]
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_parquet_with_lists(tmp_path: Path) -> None:
+def test_parquet_with_lists_of_pictures(tmp_path: Path) -> None:
     write(tmp_path, RowSource(parquet(tmp_path / "s.parquet", 130, True), None))
     rows = rows_of(tmp_path, "train")
     for row in rows:
         number = int(row["id"].removeprefix("s.parquet:")) - 1
-        assert [image["bytes"] for image in row["images"]] == [PICTURES[index] for index in shown(number)]
-        assert [image["path"] for image in row["images"]] == [f"{row['id']}-{i}" for i in range(len(shown(number)))]
+        assert [image["bytes"] for image in row["images"]] == [PICTURES[index] for index in pictures_of_row(number)]
+        assert [image["path"] for image in row["images"]] == [
+            f"{row['id']}-{i}" for i in range(len(pictures_of_row(number)))
+        ]
     assert {len(row["images"]) for row in rows} == {0, 1, 2}
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_names_that_do_not_fit_the_pictures_of_parquet(tmp_path: Path) -> None:
+def test_parquet_with_more_names_than_pictures(tmp_path: Path) -> None:
     path = parquet(tmp_path / "s.parquet", 130, False, image_names=pa.array(["a.jpg, b.jpg"] * 130))
-    assert not write(tmp_path, RowSource(path, None))["sft"]["put_aside"]
+    assert not write(tmp_path, RowSource(path, None))["sft"]["quarantined"]
     assert all(i["path"] == f"{row['id']}-0" for row in rows_of(tmp_path, "train") for i in row["images"])
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_the_same_picture_falls_on_the_same_side_in_both_formats(tmp_path: Path, source: Path) -> None:
+def test_a_picture_is_in_the_same_split_in_both_formats(tmp_path: Path, source: Path) -> None:
     sft = RowSource(parquet(tmp_path / "s.parquet", 200, True), None)
     write(tmp_path, sft, RowSource(source / "pretrain.jsonl", source / "images.zip"))
     held_out = pictures_of(tmp_path, "validation") | pictures_of(tmp_path, "test")
@@ -314,28 +324,28 @@ def test_the_same_picture_falls_on_the_same_side_in_both_formats(tmp_path: Path,
 
 @pytest.mark.usefixtures("in_this_process")
 def test_bad_rows_of_parquet(tmp_path: Path) -> None:
-    texts = [json.dumps(talk(number, len(shown(number)[:1]))).encode() for number in range(130)]
+    texts = [json.dumps(dialogue(number, len(pictures_of_row(number)[:1]))).encode() for number in range(130)]
     texts[3], texts[8], texts[21], texts[34] = b"{", b"\xff\xfe", b"3", None
     raw = pa.array(texts, pa.binary())
     column = pa.StringArray.from_buffers(130, raw.buffers()[1], raw.buffers()[2], raw.buffers()[0])  # not validated
     path = parquet(tmp_path / "s.parquet", 130, False, conversations=column)
     counts = write(tmp_path, RowSource(path, None), max_bad_fraction=0.1)
-    assert [(row["line"], row["reason"]) for row in put_aside(tmp_path)] == [
+    assert [(row["line"], row["reason"]) for row in quarantined(tmp_path)] == [
         (4, "broken JSON"),
         (9, "broken UTF-8"),
         (22, "conversations missing or not a list"),
         (35, "conversations missing or not a list"),
     ]
-    assert counts["sft"]["put_aside"] == {
+    assert counts["sft"]["quarantined"] == {
         "conversations missing or not a list": 2,
         "broken JSON": 1,
         "broken UTF-8": 1,
     }
-    assert next(iter(counts["sft"]["put_aside"].values())) == 2  # the most frequent first
+    assert next(iter(counts["sft"]["quarantined"].values())) == 2  # the most frequent first
 
 
 def numbers_of(path: Path, shard_rows: int, max_rows: int | None = None) -> list[int]:
-    jobs = plan(path, shard_rows, max_rows)
+    jobs = plan_jobs(path, shard_rows, max_rows)
     found = [number for job in jobs for number, make in raw_rows(job, Images(path.parent, None))]
     starts = [job.line for job in jobs]
     assert starts == [1 + sum(job.rows for job in jobs[:index]) for index in range(len(jobs))]
@@ -344,10 +354,10 @@ def numbers_of(path: Path, shard_rows: int, max_rows: int | None = None) -> list
 
 @pytest.mark.parametrize("shard_rows", [1, 3, 20, 1000])
 @pytest.mark.parametrize("max_rows", [None, 1, 19, 20, 21, 57, 100])
-def test_every_row_has_one_job(
+def test_every_row_is_in_one_job(
     tmp_path: Path, shard_rows: int, max_rows: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.prepare.sources._BLOCK", 100)
+    monkeypatch.setattr("stages.prepare.jsonl.BLOCK", 100)
     expected = list(range(1, min(57, max_rows or 57) + 1))
     assert numbers_of(jsonl(tmp_path / "s.jsonl", 57), shard_rows, max_rows) == expected
     (tmp_path / "s.jsonl").write_bytes((tmp_path / "s.jsonl").read_bytes()[:-1])  # no newline at the end
@@ -357,34 +367,34 @@ def test_every_row_has_one_job(
 
 
 def test_a_large_row_group_is_divided(tmp_path: Path) -> None:
-    jobs = plan(parquet(tmp_path / "s.parquet", 100, True), 3, None)
+    jobs = plan_jobs(parquet(tmp_path / "s.parquet", 100, True), 3, None)
     assert [job.rows for job in jobs] == [9] * 11 + [1]
     assert [job.skip for job in jobs] == list(range(0, 100, 9))
 
 
-def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+def test_blank_lines_are_not_rows(tmp_path: Path) -> None:
     (tmp_path / "s.jsonl").write_bytes(b"\n" + line(0) + b"\n \r\n" + line(1) + b"\r\n\n")
     assert numbers_of(tmp_path / "s.jsonl", 2) == [2, 4]
 
 
-def test_a_monstrous_line_is_one_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("sources", "rows"):
+def test_an_overlong_line_is_one_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("jsonl", "rows"):
         monkeypatch.setattr(f"stages.prepare.{module}.MAX_LINE", 500)
-    monkeypatch.setattr("stages.prepare.sources._BLOCK", 100)
+    monkeypatch.setattr("stages.prepare.jsonl.BLOCK", 100)
     (tmp_path / "s.jsonl").write_bytes(line(0) + b"\n" + b"x" * 5000 + b"\n" + line(1) + b"\n")
-    (job,) = plan(tmp_path / "s.jsonl", 10, None)
+    (job,) = plan_jobs(tmp_path / "s.jsonl", 10, None)
     found = list(raw_rows(job, Images(tmp_path, None)))
     assert [number for number, _ in found] == [1, 2, 3]
-    assert found[2][1]().conversations == talk(1, 1)
-    with pytest.raises(BadRow, match="line of more than 500 bytes"):
+    assert found[2][1]().conversations == dialogue(1, 1)
+    with pytest.raises(BadRow, match="line longer than 500 bytes"):
         found[1][1]()
     (tmp_path / "s.jsonl").write_bytes(b"x" * 500 + b"\n" + line(1) + b"\n")
-    (job,) = plan(tmp_path / "s.jsonl", 10, None)
+    (job,) = plan_jobs(tmp_path / "s.jsonl", 10, None)
     assert [number for number, _ in raw_rows(job, Images(tmp_path, None))] == [1, 2]
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_the_first_rows_only(tmp_path: Path, source: Path) -> None:
+def test_max_rows(tmp_path: Path, source: Path) -> None:
     sft = RowSource(source / "sft.jsonl", source / "images")
     counts = write(tmp_path, sft, RowSource(source / "pretrain.jsonl", source / "images"), max_rows=70)
     assert counts["sft"]["rows"] == counts["pretrain"]["rows"] == 70
@@ -392,17 +402,17 @@ def test_the_first_rows_only(tmp_path: Path, source: Path) -> None:
 
 @pytest.mark.skipif(not TINY.exists(), reason="needs shared/upstream/minimind-v-tiny beside the project")
 @pytest.mark.usefixtures("in_this_process")
-def test_what_minimind_v_reads(tmp_path: Path) -> None:
+def test_rows_of_minimind_v(tmp_path: Path) -> None:
     for seed in range(100):  # six rows: some seed gives every split one
         try:
             sft = RowSource(TINY / "data.jsonl", TINY / "images")
             counts = write(tmp_path, sft, seed=seed, validation_scenes=2, test_scenes=2)
             break
         except InputError as error:
-            assert "fell to split" in str(error)
+            assert "is in split" in str(error)
             for path in (tmp_path / "out").iterdir():
                 path.unlink()
-    assert sum(counts["sft"]["kept"].values()) == 6 and not counts["sft"]["put_aside"]
+    assert sum(counts["sft"]["kept"].values()) == 6 and not counts["sft"]["quarantined"]
     rows = {row["id"]: row for split in SPLITS for row in rows_of(tmp_path, split)}
     for number, raw in enumerate((TINY / "data.jsonl").read_text("utf-8").splitlines(), 1):
         row = rows[f"data.jsonl:{number}"]
@@ -432,14 +442,14 @@ def test_bad_photographs(tmp_path: Path, source: Path) -> None:
     sft = RowSource(source / "sft.jsonl", source / "images")
     (tmp_path / "bad.jpg").write_bytes(PICTURES[0][:-50])
     (tmp_path / "图1.png").write_bytes(PICTURES[0])
-    for photographs, said in (
+    for photographs, message in (
         ([tmp_path / "bad.jpg"], r"bad\.jpg cannot be used: picture that cannot be decoded; replace it"),
         ([tmp_path / "none.jpg"], r"none\.jpg cannot be read: No such file"),
         ([tmp_path / "图1.png", source / "images/图1.jpg"], "two photographs are called 图1; rename one"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             write(tmp_path, sft, photographs=photographs)
-    with pytest.raises(InputError, match=r"图1\.jpg cannot be used: picture of more than 400 pixels"):
+    with pytest.raises(InputError, match=r"图1\.jpg cannot be used: picture with more than 400 pixels"):
         write(tmp_path, sft, photographs=[source / "images/图1.jpg"], max_pixels=400)
 
 
@@ -450,7 +460,7 @@ def test_bad_photographs(tmp_path: Path, source: Path) -> None:
 def test_as_many_bad_rows_as_allowed(tmp_path: Path, source: Path) -> None:
     path = jsonl(tmp_path / "s.jsonl", 100, {number: b"{" for number in range(1, 30)})
     counts = write(tmp_path, RowSource(path, source / "images"), max_bad_fraction=0.29)  # times 100: 28.999999999999996
-    assert counts["sft"]["put_aside"] == {"broken JSON": 29}
+    assert counts["sft"]["quarantined"] == {"broken JSON": 29}
 
 
 def test_too_many_bad_rows_end_the_run_at_once(tmp_path: Path, source: Path) -> None:
@@ -466,15 +476,14 @@ def test_too_many_bad_rows_end_the_run_at_once(tmp_path: Path, source: Path) -> 
         options = parameters(2, max_bad_fraction=0.01)
         quarantine = tmp_path / "reports/quarantine.jsonl"
         write_files(None, RowSource(path, source / "images"), [], options, folder, quarantine)
-    said = re.fullmatch(
-        r"s\.jsonl: 31 of the first 40 rows cannot be used, and data\.max_bad_fraction \(0\.01\) allows for no "
+    assert re.fullmatch(
+        r"s\.jsonl: 31 of the first 40 rows cannot be used, and data\.max_bad_fraction \(0\.01\) allows no "
         r"more than 20 of all 2000; most often: image missing; .*quarantine\.jsonl lists them",
         str(caught.value),
     )
-    assert said
-    listed = put_aside(tmp_path)
+    listed = quarantined(tmp_path)
     assert len(listed) == 31
-    assert listed[0] == {"source": "s.jsonl", "line": 1, "reason": "line that is not a JSON object"}
+    assert listed[0] == {"source": "s.jsonl", "line": 1, "reason": "line is not a JSON object"}
     assert (tmp_path / "cache").read_text() == "of DVC's"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "reports", "s.jsonl"]
 
@@ -502,14 +511,14 @@ def test_each_file_has_its_own_share_of_bad_rows(tmp_path: Path, source: Path) -
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_blank_lines_allow_for_no_more_bad_rows(tmp_path: Path, source: Path) -> None:
+def test_blank_lines_do_not_raise_the_number_of_bad_rows_allowed(tmp_path: Path, source: Path) -> None:
     path = jsonl(tmp_path / "s.jsonl", 100, {1: b"{", 2: b"{"} | {number: b"" for number in range(60, 101)})
     with pytest.raises(InputError, match=r"2 of the first 59 rows .* no more than 1 of all 59"):
         write(tmp_path, RowSource(path, source / "images"), max_bad_fraction=0.02)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda p: p.write_bytes(b"PAR1" + bytes(100)), "cannot be read: .*; fetch or make it again"),
         (lambda p: p.write_bytes(p.read_bytes()[:-100]), "cannot be read: .*; fetch or make it again"),
@@ -526,18 +535,18 @@ def test_blank_lines_allow_for_no_more_bad_rows(tmp_path: Path, source: Path) ->
     ],
 )
 @pytest.mark.usefixtures("in_this_process")
-def test_broken_parquet_is_one_sentence(tmp_path: Path, change: Callable[[Path], Any], said: str) -> None:
+def test_broken_parquet_is_a_one_line_error(tmp_path: Path, change: Callable[[Path], Any], message: str) -> None:
     path = parquet(tmp_path / "s.parquet", 100, True)
     change(path)
-    with pytest.raises(InputError, match=rf"s\.parquet.*{said}"):
+    with pytest.raises(InputError, match=rf"s\.parquet.*{message}"):
         write(tmp_path, RowSource(path, None))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda p: (p / "s.jsonl").write_bytes(b""), r"s\.jsonl holds no rows"),
-        (lambda p: (p / "s.jsonl").write_bytes(b"\n" * 100), r"s\.jsonl: none of its 0 rows fell to split train"),
+        (lambda p: (p / "s.jsonl").write_bytes(b"\n" * 100), r"s\.jsonl: none of its 0 rows is in split train"),
         (lambda p: (p / "images").write_bytes(b"no zip"), "images cannot be read as a zip archive"),
         (lambda p: (p / "s.jsonl").chmod(0), r"s\.jsonl cannot be read: Permission denied"),
         (lambda p: jsonl(p / "s.jsonl", 60, {n: line(9) for n in range(1, 61)}), "images is missing"),
@@ -545,25 +554,25 @@ def test_broken_parquet_is_one_sentence(tmp_path: Path, change: Callable[[Path],
     ],
 )
 @pytest.mark.usefixtures("in_this_process")
-def test_broken_input_is_one_sentence(
-    tmp_path: Path, source: Path, change: Callable[[Path], Any], said: str, monkeypatch: pytest.MonkeyPatch
+def test_broken_input_is_a_one_line_error(
+    tmp_path: Path, source: Path, change: Callable[[Path], Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jsonl(tmp_path / "s.jsonl", 100)
     (tmp_path / "out").mkdir()
     change(tmp_path)
-    images = tmp_path / "images" if "images" in said else source / "images"
-    if "Permission" in said:  # root may read everything
+    images = tmp_path / "images" if "images" in message else source / "images"
+    if "Permission" in message:  # root may read everything
         denied = PermissionError(13, "Permission denied")
-        monkeypatch.setattr("stages.prepare.sources._plan_jsonl", lambda *_: (_ for _ in ()).throw(denied))
-    with pytest.raises(InputError, match=said):
+        monkeypatch.setattr("stages.prepare.jsonl.plan_jobs", lambda *_: (_ for _ in ()).throw(denied))
+    with pytest.raises(InputError, match=message):
         write_files(
             None, RowSource(tmp_path / "s.jsonl", images), [], parameters(), tmp_path / "out", tmp_path / "q.jsonl"
         )
 
 
-def test_the_suffix_must_fit_the_source(tmp_path: Path, source: Path) -> None:
+def test_the_suffix_must_match_the_source(tmp_path: Path, source: Path) -> None:
     sft = RowSource(source / "sft.jsonl", source / "images")
-    with pytest.raises(InputError, match=r"sft\.jsonl does not end in \.parquet, as data\.source: parquet demands"):
+    with pytest.raises(InputError, match=r"sft\.jsonl does not end in \.parquet, as data\.source: parquet requires"):
         write(tmp_path, sft, source="parquet")
     (tmp_path / "s.json").write_bytes(b"")
     with pytest.raises(InputError, match=r"s\.json does not end in \.jsonl or \.parquet, as data\.source: minimind"):
@@ -572,18 +581,16 @@ def test_the_suffix_must_fit_the_source(tmp_path: Path, source: Path) -> None:
         write(tmp_path, sft, RowSource(tmp_path / "s.parquet", None), source="jsonl")
 
 
-def test_a_split_without_rows_is_one_sentence(tmp_path: Path, source: Path) -> None:
+def test_a_split_without_rows_is_a_one_line_error(tmp_path: Path, source: Path) -> None:
     path = jsonl(tmp_path / "s.jsonl", 5)
-    with pytest.raises(
-        InputError, match=r"s\.jsonl: none of its 5 rows fell to split \w+, .* set data\.\w+_scenes high"
-    ):
+    with pytest.raises(InputError, match=r"s\.jsonl: none of its 5 rows is in split \w+, .* set data\.\w+_scenes high"):
         write(tmp_path, RowSource(path, source / "images"), test_scenes=1, validation_scenes=1, seed=1)
 
 
 def test_an_error_in_a_process_leaves_no_folder(tmp_path: Path, source: Path) -> None:
     path = parquet(tmp_path / "s.parquet", 200, True, group=20)
     data = bytearray(path.read_bytes())
-    for group in range(5, 10):  # the footer is whole, so that only a reader of the rows notices
+    for group in range(5, 10):  # the footer is intact, so that only reading the rows fails
         start = pq.ParquetFile(path).metadata.row_group(group).column(0).data_page_offset
         data[start : start + 100] = bytes(100)
     path.write_bytes(data)
@@ -640,25 +647,25 @@ def children(run: subprocess.Popen) -> list[Path]:
 
 
 @pytest.mark.parametrize("long_run", [20, 300_000], indirect=True)
-def test_an_interrupt_ends_all_and_leaves_no_folder(long_run: subprocess.Popen, tmp_path: Path) -> None:
+def test_an_interrupt_ends_all_processes_and_leaves_no_folder(long_run: subprocess.Popen, tmp_path: Path) -> None:
     processes = children(long_run)
     assert len(processes) >= 2
     for number in [int(path.name) for path in processes] + [long_run.pid]:  # as a terminal does
         os.kill(number, signal.SIGINT)
-    said = long_run.communicate(timeout=30)[1]
-    assert long_run.returncode not in (0, None) and said.rstrip().endswith("KeyboardInterrupt")
-    if "20" in long_run.args:  # a process that is still starting tells of the interrupt, too
-        assert said.count("Traceback") == 1
+    message = long_run.communicate(timeout=30)[1]
+    assert long_run.returncode not in (0, None) and message.rstrip().endswith("KeyboardInterrupt")
+    if "20" in long_run.args:  # a process that is still starting prints the interrupt, too
+        assert message.count("Traceback") == 1
     wait_for(lambda: not any(path.exists() for path in processes))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "q.jsonl", "run.py", "s.jsonl"]
 
 
 @pytest.mark.parametrize("long_run", [20], indirect=True)
-def test_a_killed_process_is_one_sentence(long_run: subprocess.Popen, tmp_path: Path) -> None:
+def test_a_killed_process_is_a_one_line_error(long_run: subprocess.Popen, tmp_path: Path) -> None:
     worker = next(path for path in children(long_run) if b"spawn_main" in (path / "cmdline").read_bytes())
     os.kill(int(worker.name), signal.SIGKILL)
-    said = long_run.communicate(timeout=30)[1]
-    assert "a process of stage prepare was killed, perhaps for want of memory" in said.splitlines()[-1]
+    message = long_run.communicate(timeout=30)[1]
+    assert "a process of stage prepare was killed, perhaps because memory ran out" in message.splitlines()[-1]
     assert not (tmp_path / ".target.partial").exists()
 
 
@@ -666,6 +673,6 @@ def test_a_killed_process_is_one_sentence(long_run: subprocess.Popen, tmp_path: 
 def test_processes_end_with_their_parent(long_run: subprocess.Popen, tmp_path: Path) -> None:
     processes = children(long_run)
     if "20" in long_run.args:
-        wait_for(lambda: (tmp_path / "q.jsonl").read_text().endswith("}\n"))  # whole at any moment
+        wait_for(lambda: (tmp_path / "q.jsonl").read_text().endswith("}\n"))  # complete lines at any moment
     long_run.kill()
     wait_for(lambda: not any(path.exists() for path in processes))
