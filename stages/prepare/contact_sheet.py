@@ -1,4 +1,4 @@
-"""One picture of everything that the built-in world can show: ``python -m stages.prepare.contact_sheet OUT.png``."""
+"""A picture of everything that the built-in world can draw: ``python -m stages.prepare.contact_sheet OUT.png``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stages.common.world.vocabulary import BACKGROUNDS, COLOURS, KINDS
 from stages.prepare.drawing.backgrounds import draw_background
 from stages.prepare.drawing.objects import draw_object
 
-_PAPER = (200, 208, 200)  # neither light nor dark objects melt into it
+_PAPER = (200, 208, 200)  # light and dark objects are visible on it
 _LABEL, _GAP, _BACKGROUND = 64, 6, 96
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="the PNG to write")
     parser.add_argument("--size", type=int, default=64, help="side of an object, in pixels (default 64)")
-    parser.add_argument("--zoom", type=int, default=1, help="enlarge each pixel of an object so many times (default 1)")
+    parser.add_argument("--zoom", type=int, default=1, help="factor by which objects are enlarged (default 1)")
     arguments = parser.parse_args()
     contact_sheet(arguments.size, arguments.zoom).save(arguments.out)
 

@@ -1,9 +1,9 @@
-"""Sampling of scenes: which objects, where, how many, and in which relation.
+"""Samples scenes of the built-in world: which objects, where, how many, and in which relation.
 
-Every scene is a pure function of (seed, split, index) and of the hand-written scenes, which it never repeats, so that
-any number of processes draws the same world. Splits are disjoint by construction: a scene's signature (what is where)
-hashes to one split, and a draw whose signature belongs to another split is drawn again. No memory of earlier scenes is
-needed, so the cost per scene stays constant.
+A scene is a pure function of (seed, split, index) and of the hand-written scenes, which are never repeated, so the
+world is the same for any number of processes. Splits are disjoint by construction: a scene's signature (what is where)
+hashes to one split, and a scene that belongs to another split is sampled again. Earlier scenes need not be kept, so
+the cost per scene is constant.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from stages.common.world.vocabulary import BACKGROUNDS, COLOURS, KINDS
 SPLITS = ("train", "validation", "test")
 _SHARE_OF_HASHES = {"train": (0, 80), "validation": (80, 90), "test": (90, 100)}
 _MAX_OBJECTS = 6
-_LAYER_ROWS = {"sky": (0, 1), "ground": (1, 2)}
+_LAYER_ROWS = {"sky": (0, 1), "ground": (1, 2)}  # of the 3 x 3 grid
 _MAX_DRAWS = 10_000
 
-Cell = tuple[int, int]
+Cell = tuple[int, int]  # row, column
 
 
 def sample_scene(params: DataParams, seed: int, split: str, index: int, taken: frozenset[str] = frozenset()) -> Scene:
-    """The ``index``-th scene of ``split``, with none of the ``taken`` signatures.
+    """The scene ``index`` of ``split``, whose signature is none of ``taken``.
 
-    Raises InputError if the world leaves a split no room.
+    Raises InputError if the parameters allow too few scenes in the split.
     """
     rng = random.Random(f"{seed}/{split}/{index}")
     held_out = held_out_pairs(seed, params.held_out_colours)
@@ -39,19 +39,19 @@ def sample_scene(params: DataParams, seed: int, split: str, index: int, taken: f
         if scene is not None and _belongs(scene, split, held_out) and signature(scene) not in taken:
             return scene
     raise InputError(
-        f"params.yaml: data.held_out_colours: {params.held_out_colours} leaves the {split} split too little room, "
-        f"no scene in {_MAX_DRAWS} draws; lower it"
+        f"params.yaml: data.held_out_colours: {params.held_out_colours} allows too few scenes in the {split} split, "
+        f"none in {_MAX_DRAWS} draws; lower it"
     )
 
 
 def signature(scene: Scene) -> str:
-    """What is where, without the jitter: two scenes with the same signature show the same thing."""
+    """What is where, without the random offsets: scenes with the same signature show the same objects."""
     groups = sorted((g.kind, g.colour, g.count, g.row, g.column) for g in scene.groups)
     return repr((scene.background, groups))
 
 
 def _belongs(scene: Scene, split: str, held_out: frozenset[tuple[str, str]]) -> bool:
-    """A scene's signature names its split; held-out pairs show up in the test split alone, as often as any other."""
+    """Whether the scene's signature hashes to ``split``; only the test split has ``held_out`` pairs (kind, colour)."""
     if split != "test" and any((group.kind, group.colour) in held_out for group in scene.groups):
         return False
     bucket = int.from_bytes(hashlib.sha256(signature(scene).encode()).digest()[:4], "big") % 100
@@ -65,13 +65,13 @@ def _kind_weights(background: str, home_weight: float) -> tuple[float, ...]:
 
 
 def _draw(params: DataParams, rng: random.Random, scene_id: str) -> Scene | None:
-    """One draw; None where the objects that were chosen do not fit on the grid."""
+    """One random scene; None if the chosen objects do not fit on the grid."""
     background = rng.choice(list(BACKGROUNDS))
-    wanted = rng.choices(range(1, len(params.group_weights) + 1), params.group_weights)[0]
+    group_count = rng.choices(range(1, len(params.group_weights) + 1), params.group_weights)[0]
     names = list(KINDS)
     weights = _kind_weights(background, params.home_weight)
     kinds: list[str] = []
-    while len(kinds) < wanted:
+    while len(kinds) < group_count:
         kind = rng.choices(names, weights)[0]
         if kind not in kinds:
             kinds.append(kind)
@@ -79,7 +79,7 @@ def _draw(params: DataParams, rng: random.Random, scene_id: str) -> Scene | None
     free: set[Cell] = {(row, column) for row in range(3) for column in range(3)}
     placed: list[tuple[str, list[Cell]]] = []
     related: tuple[str, Relation, str] | None = None
-    if wanted >= 2 and rng.random() < params.relation_probability:
+    if group_count >= 2 and rng.random() < params.relation_probability:
         stack = _stack(kinds[0], kinds[1], rng)
         if stack is not None:
             related, cells = stack
@@ -99,7 +99,7 @@ def _draw(params: DataParams, rng: random.Random, scene_id: str) -> Scene | None
 
     groups = [_group(kind, cells, rng) for kind, cells in placed]
     if related is not None:
-        groups = _touch(groups, related)
+        groups = _lower_onto_support(groups, related)
     groups.sort(key=lambda group: (group.row, group.column))
     return Scene(scene_id, background, tuple(groups), relations_of(groups, related))
 
@@ -107,7 +107,7 @@ def _draw(params: DataParams, rng: random.Random, scene_id: str) -> Scene | None
 def _stack(
     first: str, second: str, rng: random.Random
 ) -> tuple[tuple[str, Relation, str], list[tuple[str, Cell]]] | None:
-    """Place two kinds one above the other, if one of them can carry or shelter the other."""
+    """The relation and the cells of two kinds one above the other; None if neither can support or shelter the other."""
     upper_row, column = 1, rng.randrange(3)
     for low, high in ((first, second), (second, first)):
         if KINDS[low].support:
@@ -118,7 +118,7 @@ def _stack(
 
 
 def _row_of_cells(layer: str, count: int, free: set[Cell], rng: random.Random) -> list[Cell] | None:
-    """``count`` free cells side by side in a row of the layer."""
+    """``count`` free cells side by side in a row of the layer; None if there are none."""
     runs = [
         [(row, column + step) for step in range(count)]
         for row in _LAYER_ROWS[layer]
@@ -134,7 +134,10 @@ def _group(kind: str, cells: list[Cell], rng: random.Random) -> Group:
 
 
 def group_boxes(cells: list[Cell], side: float, rng: random.Random | None = None) -> dict[str, Any]:
-    """Count, grid place and boxes of objects in ``cells``; with ``rng``, jittered inside the picture."""
+    """Count, grid position and boxes of objects in ``cells``; with ``rng``, at random offsets inside the picture.
+
+    ``side`` and the boxes (x0, y0, x1, y1) are fractions of the picture's side.
+    """
     boxes = []
     for row, column in cells:
         x = (column + 0.5) / 3 - side / 2 + (rng.uniform(-0.02, 0.02) if rng else 0.0)
@@ -146,8 +149,8 @@ def group_boxes(cells: list[Cell], side: float, rng: random.Random | None = None
     return {"count": len(cells), "row": cells[0][0], "column": column, "boxes": tuple(boxes)}
 
 
-def _touch(groups: list[Group], related: tuple[str, Relation, str]) -> list[Group]:
-    """Move the upper object of an "on" pair down until it stands on the lower one."""
+def _lower_onto_support(groups: list[Group], related: tuple[str, Relation, str]) -> list[Group]:
+    """Move the upper object of an "on" pair vertically so that it stands on the lower one."""
     subject, relation, anchor = related
     if relation != "on":
         return groups
@@ -168,7 +171,7 @@ def _touch(groups: list[Group], related: tuple[str, Relation, str]) -> list[Grou
 def relations_of(
     groups: list[Group], related: tuple[str, Relation, str] | None
 ) -> tuple[tuple[int, Relation, int], ...]:
-    """The stacked pair, then every pair of single objects that are neighbours in a row."""
+    """The pair ``related``, then "beside" for every two single objects that are neighbours in a row."""
     found: list[tuple[int, Relation, int]] = []
     index = {group.kind: i for i, group in enumerate(groups)}
     if related is not None:

@@ -1,8 +1,8 @@
-"""Chinese texts for a scene, worded from its truth and nothing else.
+"""Chinese texts for a scene, written from its ground truth.
 
-Objects are named in reading order (top row first, left to right). A description grows in detail sentence by
-sentence: first every object with its place, then relations, colours, surroundings, parts and a summary, so that
-any number of leading sentences is a good text of its own.
+Objects are named in reading order (top row first, left to right). A description adds detail sentence by sentence:
+first every object with its position, then relations, surroundings, colours, directions, parts, mood, comparisons and a
+summary. Any number of leading sentences is a complete text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CAPTION_GROUPS = 3
 
 @dataclass(frozen=True)
 class Text:
-    """A question and its answer as whole sentences; ``kind`` and ``expected`` are set where an answer is scored."""
+    """A question and its answer, a tuple of sentences; ``kind`` and ``expected`` are set if the answer is scored."""
 
     task: Task
     question: str
@@ -41,23 +41,24 @@ class Text:
 
 
 def texts_of(scene: Scene, rng: random.Random) -> list[Text]:
-    """All texts of a scene: captions, descriptions, four kinds of question, six yes/no questions."""
+    """All texts of a scene: two captions, two descriptions, four types of questions, six yes/no questions."""
     texts = [Text("caption", rng.choice(CAPTION_PROMPTS), (caption(scene, rng),)) for _ in range(2)]
     texts += [Text("description", rng.choice(DESCRIPTION_PROMPTS), description(scene, rng)) for _ in range(2)]
     return texts + questions(scene, rng) + yes_no_questions(scene, rng)
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
+    """One sentence with the background and the first three groups."""
     names = [noun_phrase(group, rng) for group in scene.groups[:_CAPTION_GROUPS]]
     listed = names[0] if len(names) == 1 else "、".join(names[:-1]) + "和" + names[-1]
-    place = rng.choice(BACKGROUNDS[scene.background].words)
-    return rng.choice(("{place}有{listed}。", "图中{place}有{listed}。", "这是{place}的{listed}。")).format(
-        place=place, listed=listed
-    )
+    background = rng.choice(BACKGROUNDS[scene.background].words)
+    return rng.choice(
+        ("{background}有{listed}。", "图中{background}有{listed}。", "这是{background}的{listed}。")
+    ).format(background=background, listed=listed)
 
 
 def description(scene: Scene, rng: random.Random) -> tuple[str, ...]:
-    """Sentences of growing detail; the fullest run past 256 tokens."""
+    """Sentences of increasing detail; the longest descriptions exceed 256 tokens."""
     names = {group.kind: rng.choice(KINDS[group.kind].words) for group in scene.groups}
     return (
         *_introductions(scene, names, rng),
@@ -81,7 +82,7 @@ def noun_phrase(group: Group, rng: random.Random, name: str | None = None) -> st
     return f"{COUNT_WORDS[group.count]}{kind.measure}{quality}{name}"
 
 
-def _place(group: Group, rng: random.Random) -> str:
+def _position(group: Group, rng: random.Random) -> str:
     return rng.choice(POSITION_WORDS[(group.row, group.column)])
 
 
@@ -91,13 +92,13 @@ def _introductions(scene: Scene, names: dict[str, str], rng: random.Random) -> l
     sentences = [
         opening.format(
             bg=rng.choice(BACKGROUNDS[scene.background].words),
-            pos=_place(first, rng),
+            pos=_position(first, rng),
             np=noun_phrase(first, rng, names[first.kind]),
         )
     ]
     for group in rest:
         form = rng.choice(("{pos}有{np}。", "{pos}还有{np}。", "{pos}可以看到{np}。", "{pos}是{np}。"))
-        sentences.append(form.format(pos=_place(group, rng), np=noun_phrase(group, rng, names[group.kind])))
+        sentences.append(form.format(pos=_position(group, rng), np=noun_phrase(group, rng, names[group.kind])))
     return sentences
 
 
@@ -131,7 +132,7 @@ def _colour_sentence(group: Group, names: dict[str, str], rng: random.Random) ->
 
 
 def _directions(scene: Scene, names: dict[str, str], rng: random.Random) -> list[str]:
-    """For every two groups in different columns, which stands further left."""
+    """For every two groups in different columns, which one is further left."""
     sentences = []
     for left, right in permutations(scene.groups, 2):
         if left.column < right.column:
@@ -141,7 +142,7 @@ def _directions(scene: Scene, names: dict[str, str], rng: random.Random) -> list
 
 
 def _comparisons(scene: Scene, names: dict[str, str]) -> list[str]:
-    """For every two groups, whether they share a colour."""
+    """For every two groups, whether they have the same colour."""
     return [
         f"{names[a.kind]}和{names[b.kind]}的颜色{'相同' if a.colour == b.colour else '不同'}。"
         for a, b in combinations(scene.groups, 2)
@@ -169,15 +170,15 @@ def _summary(scene: Scene, names: dict[str, str], rng: random.Random) -> str:
 
 
 def questions(scene: Scene, rng: random.Random) -> list[Text]:
-    """What is there, how many, which colour: one question each; where: one for every group."""
+    """One question each about what is at a position, how many and which colour; about where, one for every group."""
     positions = [(group.row, group.column) for group in scene.groups]
     texts = []
-    lonely = [g for g in scene.groups if positions.count((g.row, g.column)) == 1]
-    if lonely:
-        group = rng.choice(lonely)
-        place = _place(group, rng)
-        question = rng.choice(("{place}是什么？", "画面{place}有什么？")).format(place=place)
-        texts.append(Text("what", question, (f"{place}是{noun_phrase(group, rng)}。",), group.kind, group.kind))
+    alone = [g for g in scene.groups if positions.count((g.row, g.column)) == 1]
+    if alone:
+        group = rng.choice(alone)
+        position = _position(group, rng)
+        question = rng.choice(("{position}是什么？", "画面{position}有什么？")).format(position=position)
+        texts.append(Text("what", question, (f"{position}是{noun_phrase(group, rng)}。",), group.kind, group.kind))
 
     group = rng.choice(scene.groups)
     kind, name = KINDS[group.kind], rng.choice(KINDS[group.kind].words)
@@ -196,7 +197,7 @@ def questions(scene: Scene, rng: random.Random) -> list[Text]:
     for group in scene.groups:
         name = rng.choice(KINDS[group.kind].words)
         question = rng.choice(("{name}在哪里？", "{name}在画面的什么位置？")).format(name=name)
-        answer = f"{name}在画面的{_place(group, rng)}。"
+        answer = f"{name}在画面的{_position(group, rng)}。"
         texts.append(Text("where", question, (answer,), group.kind, f"{group.row},{group.column}"))
     return texts
 
@@ -204,8 +205,9 @@ def questions(scene: Scene, rng: random.Random) -> list[Text]:
 def yes_no_questions(scene: Scene, rng: random.Random) -> list[Text]:
     """A present and an absent kind for each of POPE's three ways to choose the absent one (Li et al. 2023).
 
-    A yes says what is where, for bare verdicts teach little: after 72,000 of them a decoder that reads true words in
-    places got 69 % right, which takes no look at the places; after 54,000 with the place, 90 %.
+    A positive answer also names the object and its position, because a bare yes or no teaches little: a decoder trained
+    on the true words at each position answered 69 % right after 72,000 bare answers, which is possible without using
+    the positions, and 90 % after 54,000 answers with the position.
     """
     texts = []
     for task, candidates in absent_kinds(scene).items():
@@ -213,14 +215,14 @@ def yes_no_questions(scene: Scene, rng: random.Random) -> list[Text]:
         for kind, expected in ((group.kind, "yes"), (absent, "no")):
             name = rng.choice(KINDS[kind].words)
             question = rng.choice(("图中有{name}吗？", "画面里有{name}吗？", "能看到{name}吗？")).format(name=name)
-            seen = f"有，{_place(group, rng)}有{noun_phrase(group, rng, name)}。"
-            answer = seen if expected == "yes" else f"没有，图中没有{name}。"
+            yes = f"有，{_position(group, rng)}有{noun_phrase(group, rng, name)}。"
+            answer = yes if expected == "yes" else f"没有，图中没有{name}。"
             texts.append(Text(task, question, (answer,), kind, expected))
     return texts
 
 
 def absent_kinds(scene: Scene) -> dict[Task, list[str]]:
-    """Absent kinds to ask for: any; the most frequent ones; those that favour this background."""
+    """Absent kinds to ask about: any; the most frequent ones; those that are more likely on this background."""
     absent = [kind for kind in KINDS if kind not in scene.kinds]
     return {
         "random": absent,

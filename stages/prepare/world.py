@@ -1,4 +1,4 @@
-"""Draws the built-in world into shards, on any number of processes, with the same bytes every time."""
+"""Writes the built-in world to shards, on any number of processes, with the same bytes for the same parameters."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ FIXED_SCENES = Path("data/eval/scenes.yaml")
 
 
 class Shard(NamedTuple):
+    """The scenes ``start`` to ``stop`` (exclusive) of ``split``."""
+
     split: str
     number: int
     start: int
@@ -43,7 +45,7 @@ class Shard(NamedTuple):
 
 
 def write_world(params: Params, folder: Path) -> dict[str, int]:
-    """Write all shards; returns the number of scenes per split. Memory: one shard per process."""
+    """Write all shards; returns the number of scenes per split. Memory: one shard per process. Raises InputError."""
     fixed = fixed_scenes(FIXED_SCENES)
     taken = frozenset(map(signature, fixed))
     shards = list(plan_shards(params.data))
@@ -59,7 +61,7 @@ def write_world(params: Params, folder: Path) -> dict[str, int]:
                 job.result()
                 bar.update(shard.stop - shard.start)
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # or an error would show only after all other shards
+            pool.shutdown(cancel_futures=True)  # otherwise the error would be raised only after all other shards
             raise
     write_shard(folder / "fixed-00000.parquet", (_row(scene, params.data, params.seed) for scene in fixed))
     counts = {split: getattr(params.data, f"{split}_scenes") for split in SPLITS}
@@ -112,7 +114,7 @@ class _FixedScene(BaseModel):
     @model_validator(mode="after")
     def _can_be_drawn(self) -> _FixedScene:
         if self.background not in BACKGROUNDS:
-            raise ValueError(f"no background '{self.background}'; choose one of {', '.join(BACKGROUNDS)}")
+            raise ValueError(f"unknown background '{self.background}'; choose one of {', '.join(BACKGROUNDS)}")
         kinds = [group.kind for group in self.groups]
         for group in self.groups:
             if group.kind not in KINDS or group.colour not in COLOURS:
@@ -120,7 +122,7 @@ class _FixedScene(BaseModel):
             if kinds.count(group.kind) > 1:
                 raise ValueError(f"two groups of {group.kind}; give one group all the cells")
             if len({row for row, _ in group.cells}) > 1:
-                raise ValueError(f"cells of {group.kind} lie in different rows")
+                raise ValueError(f"cells of {group.kind} are in different rows")
         cells = [cell for group in self.groups for cell in group.cells]
         if len(set(cells)) < len(cells):
             raise ValueError("two objects in the same cell")
@@ -131,7 +133,7 @@ class _FixedScene(BaseModel):
 
 
 def fixed_scenes(path: Path) -> list[Scene]:
-    """The hand-written evaluation scenes. Raises InputError that names the scene and what is wrong with it."""
+    """The hand-written evaluation scenes. Raises InputError with the scene's name and the fault."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -139,14 +141,14 @@ def fixed_scenes(path: Path) -> list[Scene]:
     if not raw:
         raise InputError(f"{path} holds no scene; add at least one")
     try:
-        written = TypeAdapter(dict[str, _FixedScene]).validate_python(raw)
+        entries = TypeAdapter(dict[str, _FixedScene]).validate_python(raw)
     except ValidationError as error:
         first = error.errors()[0]
         scene, *where = map(str, first["loc"] or ["?"])
-        said = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{path}: scene {scene}: {'.'.join(where) + ': ' if where else ''}{said}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{path}: scene {scene}: {'.'.join(where) + ': ' if where else ''}{message}") from None
     scenes = []
-    for name, entry in written.items():
+    for name, entry in entries.items():
         groups = [
             Group(group.kind, group.colour, **group_boxes(list(group.cells), group.side)) for group in entry.groups
         ]

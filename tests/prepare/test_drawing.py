@@ -1,4 +1,4 @@
-"""Drawings are what the truth says they are: right colour, told apart by shape, the same every time, and cheap."""
+"""Drawings match the ground truth: right colours, distinct shapes, reproducible bytes, bounded cost."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def digest(image: Image.Image) -> str:
 
 
 def nearest_colours(sprite: Image.Image) -> Counter[str]:
-    """Opaque pixels by the colour of the world that they are close to; pixels close to none don't count."""
+    """The number of opaque pixels close to each colour of the vocabulary; pixels close to none are not counted."""
     counts: Counter[str] = Counter()
     data = sprite.tobytes()
     for red, green, blue, alpha in zip(*(data[channel::4] for channel in range(4)), strict=True):
@@ -52,7 +52,7 @@ def nearest_colours(sprite: Image.Image) -> Counter[str]:
 
 
 def difference(first: Image.Image, second: Image.Image) -> float:
-    """Mean absolute difference over a grey ground, 0 to 255."""
+    """Mean absolute difference on a grey background, 0 to 255."""
     grounds = [Image.new("RGB", first.size, (128, 128, 128)) for _ in range(2)]
     for ground, sprite in zip(grounds, (first, second), strict=True):
         ground.paste(sprite, mask=sprite)
@@ -60,7 +60,7 @@ def difference(first: Image.Image, second: Image.Image) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_object_is_mostly_of_its_colour(kind: str) -> None:
+def test_most_pixels_of_an_object_have_its_colour(kind: str) -> None:
     for size in SIZES:
         for colour in COLOURS:
             counts = nearest_colours(draw_object(kind, colour, size, False))
@@ -68,7 +68,7 @@ def test_an_object_is_mostly_of_its_colour(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_object_fills_its_box_and_stands_on_the_ground(kind: str) -> None:
+def test_an_object_fills_its_box_and_reaches_its_lower_edge(kind: str) -> None:
     for colour in COLOURS:
         sprite = draw_object(kind, colour, 64, False)
         assert (sprite.mode, sprite.size) == ("RGBA", (64, 64))
@@ -77,10 +77,10 @@ def test_an_object_fills_its_box_and_stands_on_the_ground(kind: str) -> None:
         if KINDS[kind].layer == "ground":
             assert bottom >= 62
         if KINDS[kind].support:
-            assert top <= 0.12 * 64, "what stands on it would float"
+            assert top <= 0.12 * 64, "an object on it would not touch it"
 
 
-def test_kinds_are_told_apart_whatever_the_colour() -> None:
+def test_kinds_differ_in_shape_in_every_colour() -> None:
     for colour in COLOURS:
         sprites = {kind: draw_object(kind, colour, 32, False) for kind in KINDS}
         for a, b in combinations(KINDS, 2):
@@ -90,7 +90,7 @@ def test_kinds_are_told_apart_whatever_the_colour() -> None:
 
 
 def test_every_object_is_visible_on_every_background() -> None:
-    # Its outline or its body must differ from the ground: white on snow, black in space.
+    # Its outline or its area must differ from the background, also white on snow and black in space.
     for background in BACKGROUNDS:
         ground = draw_background(background, 96, random.Random(1)).crop((32, 60, 64, 92))
         for kind in KINDS:
@@ -137,9 +137,9 @@ def test_compose_paints_the_object_into_its_box_only(image_size: int) -> None:
     empty = draw_background("seaside", image_size, random.Random(3))
     assert (picture.mode, picture.size) == ("RGB", (image_size, image_size))
     box = ImageChops.difference(picture, empty).getbbox()
-    wanted = [0.35 * image_size, 0.35 * image_size, 0.65 * image_size, 0.65 * image_size]
-    # A dog is as wide as its box and nearly as tall, and stands on the box's lower edge.
-    assert all(abs(a - b) <= 0.04 * image_size for a, b in zip(box, wanted, strict=True)), (box, wanted)
+    expected = [0.35 * image_size, 0.35 * image_size, 0.65 * image_size, 0.65 * image_size]
+    # A dog is as wide as its box, nearly as tall, and reaches the box's lower edge.
+    assert all(abs(a - b) <= 0.04 * image_size for a, b in zip(box, expected, strict=True)), (box, expected)
 
 
 def test_groups_are_painted_in_order() -> None:
@@ -149,13 +149,13 @@ def test_groups_are_painted_in_order() -> None:
     assert counts["blue"] > 200 and counts["red"] < 20
 
 
-def test_a_picture_leaves_the_cached_drawings_unchanged() -> None:
+def test_drawing_a_scene_does_not_modify_cached_drawings() -> None:
     before = digest(draw_background("night", 96, random.Random(5)))
     compose(scene(background="night"), 96, random.Random(5))
     assert digest(draw_background("night", 96, random.Random(5))) == before
 
 
-def test_backgrounds_vary_and_differ_from_each_other() -> None:
+def test_backgrounds_have_variants_and_differ_from_each_other() -> None:
     for name in BACKGROUNDS:
         drawings = {digest(draw_background(name, 96, random.Random(seed))) for seed in range(40)}
         assert len(drawings) > 10, name
@@ -164,11 +164,11 @@ def test_backgrounds_vary_and_differ_from_each_other() -> None:
         assert difference(pictures[a], pictures[b]) > 12, (a, b)
 
 
-def test_the_cost_of_a_scene_stays_constant() -> None:
-    # Any number of box sizes must come down to few sprites, or the cache would thrash and each scene draw anew.
+def test_the_number_of_cached_drawings_is_bounded() -> None:
+    # With too many sprite sizes, the cache would overflow and every scene would draw its objects again.
     for image_size in (96, 224, 384):
         sizes = {composition._sprite_size(0.28 + 0.07 * step / 999, image_size) for step in range(1000)}
-        # With two directions, all of them fit in the cache at once.
+        # Flipped and not flipped, all of them fit in the cache.
         assert 2 * len(sizes) * len(KINDS) * len(COLOURS) <= draw_object.cache_parameters()["maxsize"]
     assert backgrounds._VARIANTS * len(BACKGROUNDS) <= backgrounds._background.cache_parameters()["maxsize"]
     draw_object.cache_clear()

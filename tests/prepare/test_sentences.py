@@ -1,4 +1,4 @@
-"""Sentences: nothing is lost, and no number or quotation is cut in two."""
+"""Sentences: joined, they are the text; numbers and quotations are not split."""
 
 from __future__ import annotations
 

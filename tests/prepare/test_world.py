@@ -1,4 +1,4 @@
-"""The built-in world: the same bytes every time, disjoint splits, true texts and truths."""
+"""The built-in world: reproducible bytes, disjoint splits, texts and ground truth that match the scenes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_datasets_opens_the_shards(world: Path, tmp_path: Path) -> None:
     assert Scene.from_json(rows[3]["scene"]).id == rows[3]["id"] == "train-0000003"
 
 
-def test_more_scenes_leave_the_first_ones_as_they_were(world: Path, tmp_path: Path) -> None:
+def test_more_scenes_do_not_change_earlier_shards(world: Path, tmp_path: Path) -> None:
     write_world(small(1, scenes=40), tmp_path)
     shard = "train-00001.parquet"
     assert (world / shard).read_bytes() == (tmp_path / shard).read_bytes()
@@ -73,20 +73,20 @@ def scenes(split: str, count: int = 400) -> list[Scene]:
     return [sample_scene(data, 1, split, index) for index in range(count)]
 
 
-def test_splits_share_no_scene_and_hold_pairs_back() -> None:
+def test_splits_share_no_scene_and_only_test_has_held_out_pairs() -> None:
     held_out = held_out_pairs(1, 1)
     assert len(held_out) == len(KINDS)
     split = {name: scenes(name) for name in ("train", "validation", "test")}
-    signs = {name: {signature(scene) for scene in found} for name, found in split.items()}
-    assert not signs["train"] & signs["test"] and not signs["train"] & signs["validation"]
-    assert not signs["validation"] & signs["test"]
+    signatures = {name: {signature(scene) for scene in found} for name, found in split.items()}
+    assert not signatures["train"] & signatures["test"] and not signatures["train"] & signatures["validation"]
+    assert not signatures["validation"] & signatures["test"]
     pairs = {name: [(g.kind, g.colour) for scene in found for g in scene.groups] for name, found in split.items()}
     assert not held_out & {*pairs["train"], *pairs["validation"]}
     share = sum(pair in held_out for pair in pairs["test"]) / len(pairs["test"])
     assert 0.05 < share < 0.2  # one colour of eight
 
 
-def test_truth_holds_by_geometry() -> None:
+def test_relations_and_counts_match_the_boxes() -> None:
     for scene in scenes("train", 300):
         assert len({group.kind for group in scene.groups}) == len(scene.groups)
         for group in scene.groups:
@@ -102,14 +102,14 @@ def test_truth_holds_by_geometry() -> None:
                 assert a[1] > b[1] and KINDS[scene.groups[anchor].kind].shelter
 
 
-def test_backgrounds_have_kinds_they_favour() -> None:
+def test_kinds_are_more_frequent_on_their_home_backgrounds() -> None:
     found = scenes("train", 1500)
     rockets = [scene.background for scene in found if "rocket" in scene.kinds]
     at_home = sum(background in KINDS["rocket"].homes for background in rockets) / len(rockets)
     assert at_home > 0.4  # two of nine backgrounds
 
 
-def test_texts_use_the_right_measure_words_and_grow() -> None:
+def test_texts_have_the_right_measure_words_and_lengths() -> None:
     for index, scene in enumerate(scenes("train", 100)):
         for text in texts_of(scene, random.Random(index)):
             joined = "".join(text.answer)
@@ -132,13 +132,13 @@ MEASURES = {
 }
 
 
-def test_measure_words_by_hand() -> None:
+def test_measure_words() -> None:
     words = {word: kind.measure for kind in KINDS.values() for word in kind.words}
     assert {word: words[word] for word in MEASURES} == MEASURES and len(MEASURES) == len(KINDS)
 
 
 def test_the_fullest_descriptions_are_longer_than_256_tokens() -> None:
-    """So that `-S sft.max_len=256`, the everyday example, shows more than the default and less than everything."""
+    """`-S sft.max_len=256`, the example in the documentation, includes more text than the default, but not all."""
     texts = [text for index, scene in enumerate(scenes("train", 600)) for text in texts_of(scene, random.Random(index))]
     corpus = (part for text in texts for part in (f"user\n{text.question}", "assistant\n" + "".join(text.answer)))
     params = load_params(ROOT / "tests/params.yaml")
@@ -147,7 +147,7 @@ def test_the_fullest_descriptions_are_longer_than_256_tokens() -> None:
     assert max(lengths) > 256 and sum(length > 2 * params.sft.max_len for length in lengths) > 0.1 * len(lengths)
 
 
-def test_a_yes_says_what_is_where() -> None:
+def test_a_positive_answer_includes_position_and_colour() -> None:
     for index, scene in enumerate(scenes("train", 50)):
         groups = {group.kind: group for group in scene.groups}
         for text in texts_of(scene, random.Random(index)):
@@ -157,14 +157,14 @@ def test_a_yes_says_what_is_where() -> None:
                 assert any(colour in text.answer[0] for colour in COLOUR_WORDS[group.colour])
 
 
-def test_training_draws_none_of_the_fixed_scenes() -> None:
+def test_sampling_skips_the_fixed_scenes() -> None:
     data = load_params(ROOT / "tests/params.yaml").data
     scene = sample_scene(data, 1, "train", 7)
     other = sample_scene(data, 1, "train", 7, frozenset({signature(scene)}))
     assert signature(other) != signature(scene) and other.id == scene.id
 
 
-def test_shards_hold_none_of_the_fixed_scenes(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_contain_none_of_the_fixed_scenes(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = [Scene.from_json(row["scene"]) for row in read_rows("train", ["scene"], root=world)]
     monkeypatch.setattr("stages.prepare.world.fixed_scenes", lambda _: [drawn[7]])
     write_world(small(1), tmp_path)
@@ -172,13 +172,13 @@ def test_shards_hold_none_of_the_fixed_scenes(world: Path, tmp_path: Path, monke
     assert signature(drawn[7]) not in map(signature, again) and again[:7] == drawn[:7]
 
 
-def test_a_split_without_room_is_one_sentence() -> None:
+def test_a_split_with_too_few_scenes_is_a_one_line_error() -> None:
     data = load_params(ROOT / "tests/params.yaml").data.model_copy(update={"held_out_colours": len(COLOURS)})
-    with pytest.raises(InputError, match=r"data\.held_out_colours: 8 leaves the train split too little room"):
+    with pytest.raises(InputError, match=r"data\.held_out_colours: 8 allows too few scenes in the train split"):
         sample_scene(data, 1, "train", 0)
 
 
-def test_yes_no_questions_come_in_pairs_of_three_kinds(world: Path) -> None:
+def test_yes_no_questions_are_pairs_of_three_tasks(world: Path) -> None:
     for row in read_rows("test", ["scene", "texts"], root=world):
         kinds = Scene.from_json(row["scene"]).kinds
         asked = [t for t in row["texts"] if t["task"] in ("random", "popular", "adversarial")]
@@ -192,27 +192,27 @@ def test_the_eight_fixed_scenes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("kind: panda", "kind: unicorn", "scene 熊猫草地-panda-grassland: the world has no white unicorn"),
         ("  background: street\n", "", "scene 城市车水马龙-city-traffic: background: Field required"),
         ("cells: [[1, 0]]", "cells: [[1, 5]]", "city-traffic: groups.0.cells.0.1: Input should be 0, 1 or 2"),
         ("kind: bus,", "kind: car,", "city-traffic: two groups of car"),
-        ("background: street", "background: strand", "city-traffic: no background 'strand'"),
+        ("background: street", "background: strand", "city-traffic: unknown background 'strand'"),
         ("background: street", "background: [", "cannot be read"),
         ("cells: [[1, 0]]", "cells: [[2, 0]]", "city-traffic: two objects in the same cell"),
-        ("cells: [[2, 0], [2, 1]]", "cells: [[2, 0], [0, 1]]", "city-traffic: cells of car lie in different rows"),
+        ("cells: [[2, 0], [2, 1]]", "cells: [[2, 0], [0, 1]]", "city-traffic: cells of car are in different rows"),
     ],
 )
-def test_a_fixed_scene_that_cannot_be_drawn(old: str, new: str, said: str, tmp_path: Path) -> None:
+def test_a_fixed_scene_that_cannot_be_drawn(old: str, new: str, message: str, tmp_path: Path) -> None:
     text = (ROOT / FIXED_SCENES).read_text(encoding="utf-8")
     assert old in text
     (tmp_path / "scenes.yaml").write_text(text.replace(old, new), encoding="utf-8")
-    with pytest.raises(InputError, match=re.escape(said)):
+    with pytest.raises(InputError, match=re.escape(message)):
         fixed_scenes(tmp_path / "scenes.yaml")
 
 
-def test_an_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_an_output_folder_is_complete_or_absent(tmp_path: Path) -> None:
     target = tmp_path / "out"
     with atomic_directory(target) as folder:
         (folder / "a").write_text("old")
@@ -223,7 +223,7 @@ def test_an_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="child processes are found through /proc")
-def test_killed_it_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_worker_processes_end_when_the_stage_is_killed(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     shutil.copytree(ROOT / "data/eval", tmp_path / "data/eval")
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -244,6 +244,6 @@ def test_killed_it_leaves_no_process_behind(tmp_path: Path) -> None:
     run.kill()
     run.wait()
     while any(child.exists() and "zombie" not in (child / "status").read_text() for child in children):
-        assert time.monotonic() < deadline, "a process is still there"
+        assert time.monotonic() < deadline, "a process is still running"
         time.sleep(0.05)
     assert len(children) > 1

@@ -1,4 +1,4 @@
-"""Where an object lies on the grid of patches."""
+"""Which image patches an object covers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import numpy as np
 
 
 def box_weights(box: tuple[float, float, float, float], grid: int) -> np.ndarray:
-    """How much of each patch [grid * grid] a box covers, 0 to 1."""
+    """The share of each patch, 0 to 1, that ``box`` (x0, y0, x1, y1 as fractions of the image side) covers.
+
+    Returns float32 [grid * grid], row by row.
+    """
     low = np.arange(grid) / grid
     across = np.clip(np.minimum(low + 1 / grid, box[2]) - np.maximum(low, box[0]), 0, None) * grid
     down = np.clip(np.minimum(low + 1 / grid, box[3]) - np.maximum(low, box[1]), 0, None) * grid

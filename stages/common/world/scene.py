@@ -52,6 +52,6 @@ class Scene:
 
 @lru_cache(maxsize=8)
 def held_out_pairs(seed: int, pairs_per_kind: int) -> frozenset[tuple[str, str]]:
-    """Combinations (kind, colour) that only the test split shows: ``pairs_per_kind`` colours of each kind."""
+    """Combinations (kind, colour) that only the test split contains: ``pairs_per_kind`` colours of each kind."""
     rng = random.Random(f"{seed}/held-out")
     return frozenset((kind, colour) for kind in KINDS for colour in rng.sample(sorted(COLOURS), pairs_per_kind))

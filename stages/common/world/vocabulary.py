@@ -1,6 +1,6 @@
-"""The built-in world's vocabulary: what can be in a picture (kinds, colours, backgrounds), and how Chinese names it.
+"""The built-in world's vocabulary: what a picture can show (kinds, colours, backgrounds), and the Chinese words for it.
 
-Texts are worded from it (``stages/prepare``) and scored by it (``stages/evaluate/score``), so the two cannot drift apart.
+Texts are written (``stages/prepare``) and scored (``stages/evaluate/score``) with the same vocabulary.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ Layer = Literal["sky", "ground"]
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of object. ``words[0]`` is the everyday name, the rest are synonyms."""
+    """One kind of object. ``words[0]`` is the most common name, the others are synonyms."""
 
     words: tuple[str, ...]
-    measure: str
+    measure: str  # measure word: 只
     layer: Layer
     homes: tuple[str, ...]  # backgrounds on which this kind is more likely
     parts: tuple[str, ...]  # clauses that are true of every drawing of this kind
     clothed: bool = False  # the colour is that of the clothes: 穿红色衣服的老人
-    support: bool = False  # something may stand on it
-    shelter: bool = False  # something may be under it
-    frequency: float = 1.0  # how often it is chosen, before the background has its say
+    support: bool = False  # another object may stand on it
+    shelter: bool = False  # another object may be under it
+    frequency: float = 1.0  # relative frequency, to be multiplied by data.home_weight where the background is in homes
 
 
 KINDS: dict[str, Kind] = {
@@ -82,7 +82,7 @@ KINDS: dict[str, Kind] = {
     "rainbow": Kind(("彩虹", "虹"), "道", "sky", ("valley", "space"), ("弯成一座拱桥的样子", "有好几层弧线")),
 }
 
-# RGB of each colour as drawn; a drawing may shade it but keeps the hue.
+# RGB of each colour in drawings, which also use lighter and darker shades of it.
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (220, 38, 38),
     "orange": (245, 140, 25),
@@ -107,10 +107,10 @@ COLOUR_WORDS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Background:
-    """Where a scene takes place. ``details`` are sentences true of every drawing of it."""
+    """The setting of a scene. ``words[0]`` is the most common name, the others are synonyms."""
 
-    words: tuple[str, ...]  # 海边: follows 在 and precedes 有
-    details: tuple[str, ...]
+    words: tuple[str, ...]  # 海边: used between 在 and 有
+    details: tuple[str, ...]  # clauses that are true of every drawing of this background
     moods: tuple[str, ...]
 
 
@@ -140,7 +140,7 @@ BACKGROUNDS: dict[str, Background] = {
     ),
 }
 
-# Row, column of the 3 x 3 grid -> where that is in the picture.
+# (row, column) of the 3 x 3 grid -> words for the position.
 POSITION_WORDS: dict[tuple[int, int], tuple[str, ...]] = {
     (0, 0): ("左上方", "左上角"),
     (0, 1): ("正上方", "上方"),

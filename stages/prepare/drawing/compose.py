@@ -1,4 +1,7 @@
-"""A whole scene: its background, then its objects."""
+"""Draws a scene of the built-in world: the background, then the objects of each group on top of it.
+
+``backgrounds`` and ``objects`` hold one drawing function for each background and kind; ``pen`` the shapes they use.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from stages.common.world.scene import Scene
 from stages.prepare.drawing.backgrounds import draw_background
 from stages.prepare.drawing.objects import draw_object
 
-_SIZES_PER_SIDE = 48  # object sizes are multiples of this share of the image side, which bounds the cache
+_SIZES_PER_SIDE = 48  # object sizes are multiples of 1/48 of the image side, which bounds the number of cached sprites
 
 
 def compose(scene: Scene, image_size: int, rng: random.Random) -> Image.Image:
-    """The RGB picture of ``scene``: its background, then its objects in the order of its groups."""
+    """The RGB picture of ``scene``, ``image_size`` x ``image_size`` pixels; groups are drawn in their order."""
     image = draw_background(scene.background, image_size, rng)
     for group in scene.groups:
         for x0, _, x1, y1 in group.boxes:
@@ -25,6 +28,6 @@ def compose(scene: Scene, image_size: int, rng: random.Random) -> Image.Image:
 
 
 def _sprite_size(fraction: float, image_size: int) -> int:
-    """Pixels for a box side, rounded to an even number that bounds how many sizes there are."""
+    """The side of an object in pixels, an even number, for a box of ``fraction`` of the image side."""
     step = 2 * max(1, image_size // (2 * _SIZES_PER_SIDE))
     return max(step, round(fraction * image_size / step) * step)

@@ -1,7 +1,7 @@
-"""Objects as bold icons, one drawing a kind.
+"""Draws objects as simple icons: one function per kind of the vocabulary.
 
-Drawn several times larger and scaled down, so that they are smooth at any size, and cached: the number of different
-ones is bounded, and so the cost of a scene stays constant.
+Objects are drawn four times larger and scaled down, so that they are smooth at any size. They are cached; the number of
+different ones is bounded, so the cost per scene is constant.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from functools import lru_cache
 from PIL import Image
 
 from stages.common.world.vocabulary import COLOURS
-from stages.prepare.drawing.pen import _SUPERSAMPLING, _WHITE, Pen, Point, ellipse, mirror, smooth
+from stages.prepare.drawing.pen import WHITE, Pen, Point, ellipse, mirror, smooth
+
+_SUPERSAMPLING = 4
 
 _DARK, _GREY, _SILVER = (45, 42, 52), (128, 132, 145), (196, 202, 212)
 _SKIN, _HAIR, _GREY_HAIR, _PINK = (247, 208, 172), (84, 50, 34), (226, 227, 232), (244, 150, 165)
@@ -23,12 +25,15 @@ _BEAK, _LAMP, _FLAME = (248, 168, 40), (255, 236, 140), (255, 128, 24)
 
 @lru_cache(maxsize=4096)
 def draw_object(kind: str, colour: str, size: int, flip: bool) -> Image.Image:
-    """An RGBA sprite, ``size`` x ``size``. It is shared with other callers: don't change it."""
+    """An RGBA picture of one object, ``size`` x ``size`` pixels. It is cached: callers must not modify it.
+
+    Raises KeyError for an unknown kind or colour.
+    """
     if flip:
         return draw_object(kind, colour, size, False).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pen = Pen(COLOURS[colour], size * _SUPERSAMPLING, is_dark=colour == "black", is_light=colour == "white")
-    _OBJECTS[kind](pen)
-    pen.seal()
+    _DRAWINGS[kind](pen)
+    pen.outline()
     return pen.image.resize((size, size), Image.Resampling.LANCZOS)
 
 
@@ -62,7 +67,7 @@ def _cat(p: Pen) -> None:
         p.oval(x, 36, 8, 8, (238, 240, 150))
         p.oval(x, 36, 2.8, 7, _DARK)
     p.poly([(44, 47), (56, 47), (50, 53)], _PINK)
-    p.seal()
+    p.outline()
     for y, drop in ((50, -3), (56, 5)):
         whisker = [(32, y), (0, y + drop)]
         for points in (whisker, mirror(whisker)):
@@ -82,12 +87,12 @@ def _panda(p: Pen) -> None:
     p.oval(50, 35, 43, 31, edge=2.4)
     for x, turn in ((31, 30), (69, -30)):
         p.oval(x, 34, 10, 13, patch, edge, turn)
-        p.oval(x, 33, 4, 4.4, _WHITE)
+        p.oval(x, 33, 4, 4.4, WHITE)
     p.oval(50, 48, 6, 4.4, p.ink)
 
 
 def _rabbit(p: Pen) -> None:
-    p.oval(84, 84, 12, 11, _WHITE, edge=2.4)
+    p.oval(84, 84, 12, 11, WHITE, edge=2.4)
     for x, turn in ((36, -8), (64, 8)):
         p.oval(x, 24, 11, 25, turn=turn)
         p.oval(x, 25, 5, 18, _PINK, turn=turn)
@@ -95,7 +100,7 @@ def _rabbit(p: Pen) -> None:
     p.oval(50, 56, 30, 22, edge=2.4)
     p.eyes((37, 52), (63, 52), radius=4)
     p.poly([(44, 59), (56, 59), (50, 64)], _PINK)
-    p.box(45, 66, 55, 76, _WHITE, radius=1)
+    p.box(45, 66, 55, 76, WHITE, radius=1)
     p.line([(50, 66), (50, 75)], 1.6, p.crease)
     for x in (34, 66):
         p.oval(x, 95, 12, 5, p.pale)
@@ -122,7 +127,7 @@ def _fish(p: Pen) -> None:
     p.oval(39, 62, 39, 28)
     for x in (40, 53):
         p.line(ellipse(x, 62, 9, 17, -70, 70), 2.6, p.crease)
-    p.oval(20, 55, 9.5, 9.5, _WHITE, edge=2.2)
+    p.oval(20, 55, 9.5, 9.5, WHITE, edge=2.2)
     p.oval(18, 55, 4.6, 4.6, _DARK)
     p.path([(3, 70), (10, 72), (14, 70)], 2.4, p.crease)
 
@@ -204,7 +209,7 @@ def _astronaut(p: Pen) -> None:
     p.box(27, 44, 73, 84, radius=12, edge=2.4)
     p.oval(50, 27, 28, 27, edge=2.4)
     p.oval(50, 28, 20, 17, _GLASS if p.is_dark else (40, 52, 84))
-    p.oval(43, 22, 5.5, 4, _WHITE, turn=-25)
+    p.oval(43, 22, 5.5, 4, WHITE, turn=-25)
     p.box(39, 62, 61, 76, _SILVER, 2)
     for x, light in ((45, (220, 60, 60)), (55, (60, 160, 220))):
         p.oval(x, 69, 3, 3, light)
@@ -220,7 +225,7 @@ def _car(p: Pen) -> None:
     p.box(0, 44, 100, 86, radius=13)
     p.poly([(25, 45), (34, 22), (40, 18), (48, 18), (48, 45)], _GLASS)
     p.poly([(54, 45), (54, 18), (63, 18), (69, 22), (79, 45)], _GLASS)
-    p.line([(29, 42), (37, 24)], 3, _WHITE)
+    p.line([(29, 42), (37, 24)], 3, WHITE)
     p.line([(51, 48), (51, 80)], 2.4, p.crease)
     p.line([(57, 55), (64, 55)], 3, p.crease)
     p.oval(95, 58, 5, 6, _LAMP)
@@ -263,7 +268,7 @@ def _boat(p: Pen) -> None:
 
 def _plane(p: Pen) -> None:
     def heading(points: Sequence[Point]) -> list[Point]:
-        """From (along, across) the plane to the picture: it flies to the upper right."""
+        """Coordinates (along, across) relative to the plane, as picture coordinates; it flies to the upper right."""
         return [(50 + 0.707 * (u + v), 50 + 0.707 * (v - u)) for u, v in points]
 
     for side in (1, -1):
@@ -336,7 +341,10 @@ def _ball(p: Pen) -> None:
 
 
 def _stripe(x: float, y: float, radius: float, near: float, far: float) -> list[Point]:
-    """The part of a ball between two circles about a point outside of it, which is two radii away; radii in radii."""
+    """The outline of a stripe on a ball: the area between two circles around a point outside of the ball.
+
+    The point is two of the ball's radii from its centre; the circles have ``near`` and ``far`` times the ball's radius.
+    """
     distance, aim = 2.0, -60
     outline: list[Point] = []
     for reach, order in ((near, 1), (far, -1)):
@@ -349,7 +357,7 @@ def _stripe(x: float, y: float, radius: float, near: float, far: float) -> list[
 
 
 def _balloon(p: Pen) -> None:
-    p.path([(50, 72), (46, 80), (53, 90), (50, 100)], 3.6, _WHITE)
+    p.path([(50, 72), (46, 80), (53, 90), (50, 100)], 3.6, WHITE)
     p.poly([(50, 60), (41, 73), (59, 73)], p.deep)
     p.blob([(50, 0), (77, 9), (86, 32), (73, 56), (50, 68), (27, 56), (14, 32), (23, 9)])
     p.oval(34, 21, 6, 11, p.pale, turn=30)
@@ -398,7 +406,7 @@ def _rainbow(p: Pen) -> None:
         p.poly(ellipse(50, 78, outer, outer * 1.1, 180, 360) + ellipse(50, 78, inner, inner * 1.1, 360, 180), fill)
 
 
-_OBJECTS: dict[str, Callable[[Pen], None]] = {
+_DRAWINGS: dict[str, Callable[[Pen], None]] = {
     "dog": _dog,
     "cat": _cat,
     "panda": _panda,
