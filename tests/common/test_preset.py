@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 
 from stages.common.config.params import load_params
 from stages.common.config.preset import apply_preset, read_preset
@@ -25,8 +26,8 @@ seed: 1  # of everything
 data:
   image_size: 96  # pixels
   weights:  # odds
-    - 2
-    - 3
+  - 2
+  - 3
   rate: 1.0e-3
   limit:  # nothing: no limit
 """
@@ -48,12 +49,29 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_only_the_named_values_change() -> None:
     values = {"data.image_size": "48", "seed": "12345", "data.rate": "2.5e-4", "data.limit": "7"}
     expected = (
-        TEXT.replace("seed: 1", "seed: 12345")
+        TEXT.replace("seed: 1  #", "seed: 12345 #")  # comments keep their column where there is room for it
         .replace("image_size: 96", "image_size: 48")
         .replace("1.0e-3", "2.5e-4")
-        .replace("limit:", "limit: 7")
+        .replace("limit:  #", "limit: 7 #")
     )
     assert apply_preset(TEXT, values) == expected
+
+
+def test_what_is_not_named_stays_as_it_is() -> None:
+    text = TEXT + "  names: [one, 'two', \"three\"]  # " + "long " * 40 + "\n  none: null\n  nothing: []\n"
+    assert apply_preset(text, {"seed": "1"}) == text
+    for path in (ROOT / "params.yaml", ROOT / "tests/params.yaml"):
+        assert apply_preset(path.read_text("utf-8"), {}) == path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_has_the_same_effect_as_dvc_exp_run(preset: Path, tmp_path: Path) -> None:
+    values = read_preset(preset)
+    ours, dvc = tmp_path / "ours.yaml", tmp_path / "dvc.yaml"
+    ours.write_text(apply_preset(PARAMS, values), encoding="utf-8")
+    dvc.write_text(PARAMS, encoding="utf-8")
+    apply_overrides(dvc, [f"{key}={value}" for key, value in values.items()])
+    assert load_params(ours) == load_params(dvc)
 
 
 def test_there_and_back_again_is_the_same_file() -> None:
@@ -103,7 +121,9 @@ def test_minimind_has_the_shape_of_minimind_v() -> None:
     [
         ("-S data.image_sise=48\n-S seed=3", "data.image_sise"),
         ("-S seed=3\n-S seed.deeper=3", "seed.deeper"),
-        ("-S seed=3\n-S data.group_weights=3", "data.group_weights"),
+        ("-S seed=3\n-S data.group_weights=3", "data.group_weights=3 does not replace a single value"),
+        ("-S seed=3\n-S sft.max_len=[3]", "sft.max_len=[3] does not replace a single value"),
+        ("-S seed=3\n-S sft.max_len=[3", "sft.max_len=[3 is not a value that"),
         ("-S seed=3\n-S +sft.phases.extra=3", "+sft.phases.extra"),
         ("-S seed=3\n-S sft.epochs", "sft.epochs"),
         ("-S seed=3\n# a comment", "#"),

@@ -1,17 +1,20 @@
-"""A size of run, written into params.yaml: what `dvc exp run $(cat presets/smoke.args)` does for one experiment,
-for those who type `dvc repro`.
+"""Writes a preset's values into params.yaml, for `dvc repro`.
 
     python -m stages.common.config.preset presets/smoke.args
 
-A preset holds words of a command line, `-S key=value` again and again. Comments and layout of params.yaml stay.
+A preset is a file of options of `dvc exp run`, `-S key=value` for each parameter that it sets. To set them for one
+experiment only, run `dvc exp run $(cat presets/smoke.args)`.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
-import yaml
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from stages.common.config.params import PARAMS_FILE
 from stages.common.core.errors import InputError
@@ -20,16 +23,16 @@ from stages.common.core.stage import run_stage
 
 
 def read_preset(path: Path) -> dict[str, str]:
-    """Dotted key -> value as YAML text. Raises InputError if the file is missing or holds anything else."""
+    """Dotted key -> value, as YAML text. Raises InputError if the file is missing or holds anything but -S options."""
     try:
-        words = path.read_text(encoding="utf-8").split()
+        options = path.read_text(encoding="utf-8").split()
     except FileNotFoundError:
         others = ", ".join(sorted(other.stem for other in path.parent.glob("*.args"))) or "none"
         raise InputError(f"{path} is missing; presets there: {others}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
     values: dict[str, str] = {}
-    for option, setting in zip(words[::2], [*words[1::2], ""], strict=False):
+    for option, setting in zip(options[::2], [*options[1::2], ""], strict=False):
         key, _, value = setting.partition("=")
         if option != "-S" or not key or key[0] in "+~" or not value:
             raise InputError(f"{path}: expected -S key=value, found '{option} {setting}'")
@@ -38,27 +41,48 @@ def read_preset(path: Path) -> dict[str, str]:
 
 
 def apply_preset(text: str, values: dict[str, str]) -> str:
-    """The YAML ``text`` with the scalars at the dotted keys replaced; every other character stays as it is.
+    """The YAML ``text`` with the values at the dotted keys replaced, as `dvc exp run -S` does: by ruamel.yaml, which
+    keeps comments, quotes and order, and a comment's column where the new value leaves room for it.
 
     Raises InputError that names a key if it is not in the text, or holds a list or a section.
     """
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    nodes = {key: _scalar(root, key) for key in values}
-    for key, node in sorted(nodes.items(), key=lambda item: -item[1].start_mark.index):
-        gap = " " if node.start_mark.index == node.end_mark.index else ""  # null, written as nothing after the colon
-        text = text[: node.start_mark.index] + gap + values[key] + text[node.end_mark.index :]
-    return text
-
-
-def _scalar(node: yaml.Node | None, key: str) -> yaml.ScalarNode:
-    for part in key.split("."):
-        children = {name.value: child for name, child in node.value} if isinstance(node, yaml.MappingNode) else {}
-        if part not in children:
+    yaml = _round_trip()
+    root = yaml.load(text)
+    for key, value in values.items():
+        *parents, name = key.split(".")
+        section = root
+        for part in parents:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or name not in section:
             raise InputError(f"{key} is not a parameter of {PARAMS_FILE}; check its spelling")
-        node = children[part]
-    if not isinstance(node, yaml.ScalarNode):
-        raise InputError(f"{key} is not a single value; a preset sets single values only")
-    return node
+        try:
+            new = yaml.load(value)
+        except YAMLError:
+            raise InputError(f"{key}={value} is not a value that YAML can hold") from None
+        if any(isinstance(some, (dict, list)) for some in (section[name], new)):
+            raise InputError(f"{key}={value} does not replace a single value by another; a preset sets nothing else")
+        section[name] = new
+    stream = io.StringIO()
+    yaml.dump(root, stream)
+    return stream.getvalue()
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes null as null, where ruamel.yaml writes nothing."""
+
+    def represent_none(self, data: None) -> ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_Representer.add_representer(type(None), _Representer.represent_none)
+
+
+def _round_trip() -> YAML:
+    yaml = YAML()
+    yaml.Representer = _Representer
+    yaml.preserve_quotes = True
+    yaml.width = 10**6  # break no line
+    return yaml
 
 
 def main() -> None:
@@ -74,7 +98,7 @@ def main() -> None:
         raise InputError(f"{PARAMS_FILE} cannot be read as UTF-8 text: {error}") from None
     try:
         write_text(PARAMS_FILE, apply_preset(text, values))
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise InputError(f"{PARAMS_FILE} is not valid YAML: {' '.join(str(error).split())}") from None
     print(f"{PARAMS_FILE} now has the {len(values)} values of {preset}")
 
