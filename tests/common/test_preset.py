@@ -58,7 +58,12 @@ def test_only_the_named_values_change() -> None:
 
 
 def test_what_is_not_named_stays_as_it_is() -> None:
-    text = TEXT + "  names: [one, 'two', \"three\"]  # " + "long " * 40 + "\n  none: null\n  nothing: []\n"
+    text = (
+        TEXT.replace("limit:", "limit: 7")
+        + "  names: [one, 'two', \"three\"]  # "
+        + "long " * 40
+        + "\n  none: null\n  nothing: []\n"
+    )
     assert apply_preset(text, {"seed": "1"}) == text
     for path in (ROOT / "params.yaml", ROOT / "tests/params.yaml"):
         assert apply_preset(path.read_text("utf-8"), {}) == path.read_text("utf-8")

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from model.vlm.attention import _to_the_end, packed_attention, packed_attention_in, use_packed_attention
+from model.vlm.attention import _cover_all_positions, packed_attention, packed_attention_in, use_packed_attention
 from model.vlm.configuration import vlm_config
 from model.vlm.modeling import VlmForConditionalGeneration
 from stages.common.data.chat import IGNORED
@@ -76,14 +76,14 @@ def test_packed_attention_of_any_lengths(lengths: list[int], free: int) -> None:
 def test_bounds_reach_the_end_in_pieces_that_are_not_too_long(lengths: list[int], free: int, more: int) -> None:
     bounds = torch.tensor([0, *torch.tensor(lengths).cumsum(0), sum(lengths)])
     longest = max(lengths) + more
-    found = _to_the_end(bounds, sum(lengths) + free, longest).tolist()
+    found = _cover_all_positions(bounds, sum(lengths) + free, longest).tolist()
     assert found[: len(bounds)] == bounds.tolist() and found[-1] == sum(lengths) + free
     assert all(0 <= end - start <= longest for start, end in pairwise(found))
 
 
 def test_without_bounds_it_is_refused() -> None:
     part = torch.zeros(1, 1, 4, 8)
-    with pytest.raises(ValueError, match="where its samples start and end"):
+    with pytest.raises(ValueError, match="the bounds of its samples"):
         packed_attention(torch.nn.Identity(), part, part, part, None, scaling=1.0)
 
 

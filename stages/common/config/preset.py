@@ -42,7 +42,8 @@ def read_preset(path: Path) -> dict[str, str]:
 
 def apply_preset(text: str, values: dict[str, str]) -> str:
     """The YAML ``text`` with the values at the dotted keys replaced, as `dvc exp run -S` does: by ruamel.yaml, which
-    keeps comments, quotes and order, and a comment's column where the new value leaves room for it.
+    keeps comments, quotes and order, and a comment's column where the new value leaves room for it. A value written as
+    nothing becomes null.
 
     Raises InputError that names a key if it is not in the text, or holds a list or a section.
     """
