@@ -1,4 +1,4 @@
-"""What the command lines of this package share: one-sentence errors, outputs that are whole or absent."""
+"""Shared by this package's command lines: errors as one sentence, outputs that are complete or absent."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def require_new(target: Path) -> None:
-    """Raises ConversionError where ``target`` is anything but absent or an empty directory."""
+    """Raises ConversionError unless ``target`` is absent or an empty directory."""
     if target.is_dir() and not any(target.iterdir()):
         return
     if target.exists() or target.is_symlink():
-        raise ConversionError(f"{target} exists already: delete it or name another place to write to")
+        raise ConversionError(f"{target} already exists: delete it or give another path")
 
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A path beside ``target``, to make a file or a directory at; it becomes ``target`` when the block ends well.
+    """A temporary path beside ``target`` for a file or a directory; renamed to ``target`` if the block raises nothing.
 
-    Raises ConversionError as ``require_new`` does, and where the place cannot be written.
+    Raises ConversionError as ``require_new`` does, and if the path cannot be written.
     """
     require_new(target)
     partial = target.absolute().with_name(f".{target.name}.{os.getpid()}.partial")

@@ -1,10 +1,10 @@
-"""MiniMind-V's published checkpoints to transformers directories, and back.
+"""Converts MiniMind-V's published checkpoints to transformers directories, and back.
 
     python -m model.convert --minimind CKPT.pth --vision CLIP_DIR --tokenizer TOKENIZER_DIR --out DIR
     python -m model.convert --minimind llm_512.pth --language-only --tokenizer TOKENIZER_DIR --out DIR
     python -m model.convert --to-minimind DIR --out CKPT.pth
 
-Nothing that exists is written over: the output must be absent, or an empty directory.
+Nothing is overwritten: the output must be absent, or an empty directory.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from transformers import (
-    LlamaConfig,
-)
+from transformers import LlamaConfig
 
 from model.commands import atomic_path, require_new, run_command
 from model.minimind.checkpoint import (
@@ -31,6 +29,7 @@ from model.vlm.tokenization import with_image_token
 
 
 def describe(config: LlamaConfig) -> str:
+    """The decoder's sizes, in one line."""
     return (
         f"vocabulary {config.vocab_size}, hidden {config.hidden_size}, intermediate {config.intermediate_size}, "
         f"{config.num_hidden_layers} layers, {config.num_attention_heads} heads of {config.head_dim}, "
@@ -39,7 +38,7 @@ def describe(config: LlamaConfig) -> str:
 
 
 def convert(checkpoint: Path, vision: Path | None, tokenizer_folder: Path, out: Path, heads: int | None) -> None:
-    """Write a transformers directory; without ``vision``, of the decoder alone. Raises ConversionError."""
+    """Write a transformers directory; if ``vision`` is None, of the decoder alone. Raises ConversionError."""
     require_new(out)
     state = load_minimind(checkpoint)
     tokenizer = with_image_token(tokenizer_folder)
@@ -67,22 +66,23 @@ def convert_back(folder: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m model.convert", description="MiniMind-V's checkpoints to transformers directories, and back."
+        prog="python -m model.convert",
+        description="Converts MiniMind-V checkpoints to transformers directories and back.",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--minimind", type=Path, metavar="CKPT.pth", help="convert this checkpoint to a directory")
     source.add_argument("--to-minimind", type=Path, metavar="DIR", help="convert this directory to a checkpoint")
-    parser.add_argument("--out", type=Path, required=True, help="what to write; must not exist, or be an empty folder")
+    parser.add_argument("--out", type=Path, required=True, help="output; must not exist, or be an empty directory")
     parser.add_argument("--vision", type=Path, metavar="CLIP_DIR", help="a CLIPModel or CLIPVisionModel directory")
     parser.add_argument("--tokenizer", type=Path, metavar="TOKENIZER_DIR", help="MiniMind's tokenizer")
     parser.add_argument("--language-only", action="store_true", help="the checkpoint is a decoder without projector")
     parser.add_argument(
-        "--heads", type=int, help="attention heads; default: as many as make two key-value heads, as MiniMind2 has"
+        "--heads", type=int, help="attention heads; default: the number that gives two key-value heads, as in MiniMind2"
     )
     args = parser.parse_args()
     if args.to_minimind:
         if args.vision or args.tokenizer or args.language_only or args.heads is not None:
-            parser.error("--to-minimind takes --out alone")
+            parser.error("--to-minimind takes no other option than --out")
         convert_back(args.to_minimind, args.out)
         return
     if args.tokenizer is None:

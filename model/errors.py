@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ConversionError(ValueError):
-    """Something given cannot be converted: the message is one sentence that says what and why."""
+    """An input cannot be converted: the message is one sentence that names the input and the reason."""
 
 
 def first_line(error: Exception) -> str:

@@ -1,12 +1,12 @@
-"""A model of ours as a stock LLaVA directory, which transformers loads with no code of ours.
+"""Exports a checkpoint as a LLaVA directory, which transformers loads without this package.
 
     python -m model.export --to llava DIR OUT
 
-LLaVA's projector has two layers with an activation between them. Ours of kind mlp is that one; of kind linear it
-becomes one with the activation "linear", which is none, and a second layer that is the identity: the same numbers.
-MobileVLM's projectors, which merge positions, have no place there.
+LLaVA's projector has two linear layers with an activation between them. Our mlp projector is the same module. A linear
+projector becomes the first layer, with the identity as activation and as second layer, which computes the same
+numbers. MobileVLM's projectors (ldp, ldpv2) merge positions, which LLaVA's cannot do.
 
-Nothing that exists is written over: OUT must be absent, or an empty directory.
+Nothing is overwritten: OUT must be absent, or an empty directory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EXPORTABLE = ("linear", "mlp")
 
 
 def to_llava(model: VlmForConditionalGeneration) -> LlavaForConditionalGeneration:
-    """A copy with stock classes and equal logits. Raises ConversionError where the projector is not LLaVA's."""
+    """A LLaVA model with the same logits. Raises ConversionError if its projector cannot be LLaVA's."""
     config = model.config
     if config.projector not in EXPORTABLE:
         raise ConversionError(
@@ -58,10 +58,10 @@ def to_llava(model: VlmForConditionalGeneration) -> LlavaForConditionalGeneratio
 
 
 def load_processor(folder: Path) -> LlavaProcessor:
-    """Raises ConversionError where ``folder`` holds none."""
+    """Raises ConversionError if ``folder`` holds no LlavaProcessor."""
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # each of the processor's files has errors of its own
+    except Exception as error:  # the readers of the processor's files raise different errors
         raise ConversionError(f"{folder} holds no processor that can be read: {first_line(error)}") from error
     if not isinstance(processor, LlavaProcessor):
         raise ConversionError(f"{folder} holds a {type(processor).__name__}, not a LlavaProcessor")
@@ -82,10 +82,10 @@ def export(folder: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m model.export", description="A model in another library's layout.")
+    parser = argparse.ArgumentParser(prog="python -m model.export", description="Exports a checkpoint.")
     parser.add_argument("--to", choices=["llava"], required=True)
-    parser.add_argument("directory", type=Path, metavar="DIR", help="a checkpoint directory of ours")
-    parser.add_argument("out", type=Path, metavar="OUT", help="what to write; must not exist, or be an empty folder")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="a checkpoint directory of this project")
+    parser.add_argument("out", type=Path, metavar="OUT", help="output; must not exist, or be an empty directory")
     args = parser.parse_args()
     export(args.directory, args.out)
 

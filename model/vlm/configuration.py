@@ -31,8 +31,8 @@ class VlmConfig(LlavaConfig):
 
 
 def vlm_config(vision: CLIPVisionConfig, text: LlamaConfig, projector: str, image_token_id: int) -> VlmConfig:
-    """A model of these parts that reads pictures as MiniMind-V does: before the post layer norm, without the class
-    token; the head is the table of the embeddings."""
+    """The configuration of a model of these parts. Patch features are those of MiniMind-V: the last hidden state before
+    the post layer norm, without the class token. The output layer is tied to the token embeddings."""
     config = VlmConfig(
         vision_config=vision.to_dict(),
         text_config=text.to_dict() | {"tie_word_embeddings": True},

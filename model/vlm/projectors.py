@@ -1,4 +1,4 @@
-"""From patch features of the vision encoder to embeddings of the decoder: [B, P, D_vision] -> [B, T, D_text]."""
+"""Projectors, from the vision encoder's patch features to the decoder's embeddings: [B, P, D_vision] -> [B, T, D]."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def build_projector(config: VlmConfig) -> nn.Module:
 
 
 def to_grid(hidden: Tensor) -> Tensor:
-    """[B, P, D] -> [B, D, side, side], row by row."""
+    """[B, P, D] -> [B, D, side, side]; patches are in row-major order."""
     batch, patches, width = hidden.shape
     side = int(patches**0.5)
     return hidden.transpose(1, 2).reshape(batch, width, side, side)
@@ -32,14 +32,15 @@ def to_sequence(grid: Tensor) -> Tensor:
 
 
 class ChannelLayerNorm(nn.LayerNorm):
-    """Layer norm over the channels of every position of [B, D, H, W]."""
+    """Layer norm over the channels, at each position, of [B, D, H, W]."""
 
     def forward(self, grid: Tensor) -> Tensor:
         return super().forward(grid.movedim(1, -1)).movedim(-1, 1)
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by what the mean of all says (arXiv 1709.01507, with MobileNetV3's hard sigmoid)."""
+    """Scales each channel of [B, D, H, W] by a gate computed from the means of all channels (arXiv 1709.01507, with
+    MobileNetV3's hard sigmoid)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -53,12 +54,13 @@ class SqueezeExcitation(nn.Module):
 
 
 class SeparableBlock(nn.Module):
-    """MobileNetV3's block without expansion (arXiv 1905.02244): depthwise, squeeze and excitation, pointwise."""
+    """MobileNetV3's block (arXiv 1905.02244) without expansion: depthwise convolution, squeeze and excitation,
+    pointwise convolution. [B, D, H, W] -> [B, D, H / stride, W / stride], rounded up."""
 
     def __init__(self, width: int, stride: int) -> None:
         super().__init__()
         self.residual = stride == 1
-        # The norms that follow have biases of their own.
+        # No biases: the norms that follow have some.
         self.depthwise = nn.Conv2d(width, width, kernel_size=3, stride=stride, padding=1, groups=width, bias=False)
         self.depthwise_norm = ChannelLayerNorm(width)
         self.excitation = SqueezeExcitation(width)
@@ -72,8 +74,8 @@ class SeparableBlock(nn.Module):
 
 
 class LDPProjector(nn.Module):
-    """MobileVLM v1 (arXiv 2312.16886, section 3.4): two pointwise layers, then two depthwise-separable blocks, the
-    second of which halves the grid."""
+    """MobileVLM v1 (arXiv 2312.16886, section 3.4): two linear layers, then two depthwise-separable blocks, the
+    second with stride 2."""
 
     def __init__(self, config: VlmConfig) -> None:
         super().__init__()

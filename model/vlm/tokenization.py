@@ -1,8 +1,8 @@
-"""The tokenizer: one that has a token for a picture, and a chat template that knows where pictures stand.
+"""Adds an image token, and a chat template with images, to a tokenizer that has none.
 
-MiniMind's tokenizer has no image token, and its vocabulary must not grow, for the published embeddings have exactly
-as many rows. Its alphabet is that of byte-level BPE, one entry per byte, and the byte 0xFF occurs in no UTF-8 text
-(RFC 3629): its entry is free to stand for a picture.
+MiniMind's tokenizer has no image token, and its vocabulary must not grow, because the published embeddings have exactly
+as many rows. It is a byte-level BPE tokenizer, which has an entry for each byte; the byte 0xFF occurs in no UTF-8 text
+(RFC 3629), so its entry can be used as the image token.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from transformers import PreTrainedTokenizerFast
 from model.errors import ConversionError, first_line
 
 IMAGE = "<image>"
-FREE_BYTE = "ÿ"  # how byte-level BPE writes 0xFF
+UNUSED_BYTE = "ÿ"  # how byte-level BPE writes 0xFF
 START, END = "<|im_start|>", "<|im_end|>"
 
-# Jinja's own white space must not leak into the prompt, hence the dashes.
+# The dashes keep the template's own white space out of the prompt.
 _DEFAULT_SYSTEM = """\
 {%- if messages[0]['role'] != 'system' -%}
 {{- DEFAULT -}}
@@ -45,18 +45,18 @@ BEFORE{{- '<|im_start|>' + message['role'] + '\\n' -}}
 
 
 def turns_template(separated: bool) -> str:
-    """ChatML in transformers' image-text form. Line breaks stand between turns (``separated``) or end each of them."""
+    """A ChatML template in transformers' image-text form. A line break separates turns (``separated``) or ends each."""
     before, after, last = ("{{- '' if loop.first else '\\n' -}}\n", "", "\\n") if separated else ("", "\\n", "")
     return _TURNS.replace("BEFORE", before).replace("AFTER", after).replace("LAST", last)
 
 
 def with_image_token(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer in ``folder`` with a special token ``<image>`` and a chat template that knows pictures.
+    """The tokenizer in ``folder`` with a special token ``<image>`` and a chat template that places images.
 
-    The vocabulary keeps its size and every text its ids. Only white space right before a picture can be cut
-    differently from MiniMind-V's own placeholder, a run of ``@``: byte-level BPE splits off the last one of several
-    white-space characters before an ``@``, but not before a special token. Raises ConversionError where the folder
-    holds no such tokenizer.
+    The vocabulary keeps its size, and texts without images their ids. White space right before an image can be split
+    differently than before MiniMind-V's placeholder, a run of ``@``: byte-level BPE splits off the last of several
+    white-space characters before an ``@``, but not before a special token. Raises ConversionError if the folder holds
+    no tokenizer, or one without an entry to use.
     """
     own = _load(folder)
     if IMAGE in own.get_vocab():
@@ -73,25 +73,24 @@ def with_image_token(folder: Path) -> PreTrainedTokenizerFast:
         extra_special_tokens={"image_token": IMAGE},
         model_max_length=own.model_max_length,
         clean_up_tokenization_spaces=False,
-        padding_side="left",  # a batch of prompts is continued at its right end
+        padding_side="left",  # generation continues a batch of prompts at its right end
     )
     tokenizer.chat_template = own.chat_template if _places_images(own) else chat_template(own)
     return tokenizer
 
 
 def chat_template(tokenizer: PreTrainedTokenizerFast) -> str:
-    """A template in transformers' image-text form that says the same as the tokenizer's own, text-only one.
+    """A template in transformers' image-text form that renders texts as the tokenizer's own, text-only one.
 
-    Content is a string or a list of ``{"type": "image"}`` and ``{"type": "text", "text": ...}``; nothing is put
-    around a picture. Where the own template starts a dialogue without a system message with one of its choice, so
-    does this. Raises ConversionError where the two differ on a dialogue that ends with an answer, or on a question
-    with the header of the answer after it.
+    Content is a string or a list of ``{"type": "image"}`` and ``{"type": "text", "text": ...}``; nothing is written
+    around an image. If the tokenizer's template adds a default system message, so does this one. Raises
+    ConversionError if the two differ on a dialogue that ends with an answer, or with a generation prompt.
     """
     turns = [{"role": "user", "content": "Q 1"}, {"role": "assistant", "content": "A 1"}]
     more = [*turns, {"role": "user", "content": "Q 2"}, {"role": "assistant", "content": "A 2"}]
     system = {"role": "system", "content": "S"}
     default = _render(tokenizer, turns).removesuffix(f"{START}user\nQ 1{END}\n{START}assistant\nA 1{END}\n")
-    # JSON's string literals are Jinja's too.
+    # A JSON string literal is also one of Jinja's.
     start = _DEFAULT_SYSTEM.replace("DEFAULT", json.dumps(default, ensure_ascii=False)) if default else ""
     template = start + turns_template(separated=False)
     probes = [(turns, False), (more, False), ([system, *more], False), (turns[:1], True), (more[:3], True)]
@@ -100,7 +99,7 @@ def chat_template(tokenizer: PreTrainedTokenizerFast) -> str:
         if _render(tokenizer, dialogue, chat_template=template, add_generation_prompt=header) != expected:
             raise ConversionError(
                 f"the tokenizer's chat template is not of the form {START}role, content, {END} with the answer's "
-                f"header after a question, so it cannot be rewritten for pictures"
+                f"header after a question, so images cannot be added to it"
             )
     return template
 
@@ -115,35 +114,36 @@ def _load(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _free_byte_as_image(description: dict[str, Any]) -> dict[str, Any]:
-    """A tokenizer.json whose entry for the byte 0xFF is the image token. Raises ConversionError."""
+    """The content of tokenizer.json with the image token as its entry for the byte 0xFF. Raises ConversionError."""
     model = description["model"]
     vocabulary = model.get("vocab")
-    if model.get("type") != "BPE" or not _mentions(description, "ByteLevel") or FREE_BYTE not in vocabulary:
+    if model.get("type") != "BPE" or not _has_pre_tokenizer(description, "ByteLevel") or UNUSED_BYTE not in vocabulary:
         raise ConversionError(
-            f"the tokenizer has no token {IMAGE}, and is not a byte-level BPE one that has an entry free for it"
+            f"the tokenizer has no token {IMAGE}, and it is not a byte-level BPE one with an entry for the byte 0xFF, "
+            f"which could be used for it"
         )
-    longer = [token for token in vocabulary if FREE_BYTE in token and token != FREE_BYTE]
-    merges = [pair for pair in model["merges"] if FREE_BYTE in "".join(pair)]
+    longer = [token for token in vocabulary if UNUSED_BYTE in token and token != UNUSED_BYTE]
+    merges = [pair for pair in model["merges"] if UNUSED_BYTE in "".join(pair)]
     if longer or merges:
         raise ConversionError(
-            f"the tokenizer has no token {IMAGE}, and the byte 0xFF, whose entry could stand for it, is part of others"
+            f"the tokenizer has no token {IMAGE}, and the entry of byte 0xFF cannot be used for it: others contain it"
         )
-    index = vocabulary[FREE_BYTE]
-    model["vocab"] = {IMAGE if token == FREE_BYTE else token: number for token, number in vocabulary.items()}
+    index = vocabulary[UNUSED_BYTE]
+    model["vocab"] = {IMAGE if token == UNUSED_BYTE else token: number for token, number in vocabulary.items()}
     added = {"id": index, "content": IMAGE, "single_word": False, "lstrip": False, "rstrip": False}
     tokens = [*description["added_tokens"], {**added, "normalized": False, "special": True}]
     description["added_tokens"] = sorted(tokens, key=lambda token: token["id"])
     return description
 
 
-def _mentions(description: dict[str, Any], kind: str) -> bool:
-    """Whether the pre-tokenizer, or one in its sequence, is of this kind."""
+def _has_pre_tokenizer(description: dict[str, Any], kind: str) -> bool:
+    """Whether the pre-tokenizer, or one in its sequence, has this type."""
     stage = description.get("pre_tokenizer") or {}
     return any(part.get("type") == kind for part in [stage, *stage.get("pretokenizers", [])])
 
 
 def _places_images(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the chat template already takes content in parts and puts a picture exactly where it stands."""
+    """Whether the chat template already takes content in parts and writes images where they are in the content."""
     parts = [{"type": "text", "text": "Q"}, {"type": "image"}, {"type": "text", "text": "R"}]
     try:
         return f"Q{IMAGE}R" in _render(tokenizer, [{"role": "user", "content": parts}])
@@ -154,5 +154,5 @@ def _places_images(tokenizer: PreTrainedTokenizerFast) -> bool:
 def _render(tokenizer: PreTrainedTokenizerFast, dialogue: list[dict[str, Any]], **kwargs: Any) -> str:
     try:
         return tokenizer.apply_chat_template(dialogue, tokenize=False, **kwargs)
-    except Exception as error:  # Jinja's errors, a template's own, or none set at all
+    except Exception as error:  # Jinja's errors, those that templates raise, or no template
         raise ConversionError(f"the tokenizer's chat template fails: {first_line(error)}") from error

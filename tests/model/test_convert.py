@@ -178,7 +178,7 @@ def test_heads_follow_from_two_key_value_heads_unless_they_are_given(state: Stat
     for layer in range(2):
         for name in "kv":
             decoder[f"model.layers.{layer}.self_attn.{name}_proj.weight"] = torch.zeros(32, 32)
-    with pytest.raises(ConversionError, match="say --heads"):
+    with pytest.raises(ConversionError, match="give --heads"):
         checkpoint.infer_shape(decoder)
     assert checkpoint.infer_shape(decoder, 4).num_key_value_heads == 4
 
@@ -265,8 +265,8 @@ def test_what_is_no_model_is_one_sentence_that_names_it(tmp_path: Path, state: S
         ({"--vision": tmp_path / "broken"}, "broken holds no vision encoder"),
         ({"--vision": tmp_path / "lacking"}, "encoder.layers.1.mlp.fc1.bias missing"),
         ({"--tokenizer": tmp_path / "empty"}, "empty holds no tokenizer"),
-        ({"--out": FIXTURES}, "fixtures exists already"),
-        ({"--out": CHECKPOINT}, "minimind.pth exists already"),
+        ({"--out": FIXTURES}, "fixtures already exists"),
+        ({"--out": CHECKPOINT}, "minimind.pth already exists"),
     ]
     calls = [({**given, **change}, name) for change, name in wrong]
     calls += [({"--to-minimind": tmp_path / "empty", "--out": tmp_path / "out"}, "empty holds no model")]

@@ -137,7 +137,7 @@ def test_what_cannot_be_exported_is_one_sentence(linear: Path, tmp_path: Path, c
         ((FIXTURES / "clip", tmp_path / "out"), "of type clip"),
         ((stock, tmp_path / "out"), "of type llava"),
         ((tmp_path / "alone", tmp_path / "out"), "alone holds no processor"),
-        ((linear, stock), "stock exists already"),
+        ((linear, stock), "stock already exists"),
     ]:
         code, said = command("--to", "llava", *arguments)
         assert (code, said.startswith("error: "), said.count("\n")) == (2, True, 1), said

@@ -82,7 +82,7 @@ def test_an_image_token_that_is_there_stays(tmp_path: Path) -> None:
     again = with_image_token(tmp_path / "own")
     assert again.get_vocab() == own.get_vocab()
     assert again.image_token_id == own.image_token_id
-    assert again.chat_template == own.chat_template  # it knows pictures already
+    assert again.chat_template == own.chat_template  # it places images already
 
 
 def test_a_plain_word_named_image_becomes_special(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_tokenizer_with_no_free_entry_is_an_error(tmp_path: Path) -> None:
     description = json.loads((TOKENIZER / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     vocabulary = {**description["vocab"], "aÿ": len(description["vocab"])}
     folder = edited(TOKENIZER, tmp_path / "merged", vocab=vocabulary, merges=[*description["merges"], ["a", "ÿ"]])
-    with pytest.raises(ConversionError, match="is part of others"):
+    with pytest.raises(ConversionError, match="others contain it"):
         with_image_token(folder)
     with pytest.raises(ConversionError, match=r"nowhere holds no tokenizer"):
         with_image_token(tmp_path / "nowhere")
