@@ -56,7 +56,8 @@ def loss_of(model, batch):
     time.sleep(float(wait))
     hidden = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
     targets = Targets.of(batch["labels"])
-    return target_loss(hidden.flatten(0, 1)[targets.positions], targets, model.lm_head, None)[0]
+    hidden = hidden.flatten(0, 1)[targets.positions]
+    return target_loss(hidden, targets, model.lm_head, batch["num_items_in_batch"])[0]
 plan = plan_batches(dataset.lengths, 32, None, 2, True, 1)
 train("sft-long", model, dataset, PackCollate(0, None), plan, params.sft, params, [root], lambda *_: None, loss_of)
 print("wandb was imported:", "wandb" in sys.modules)

@@ -33,6 +33,11 @@ class SampleDataset(Dataset):
         more = self._image_tokens - 1
         return [len(ids) + more * int((np.asarray(ids) == self._image_id).sum()) for _, ids, _ in self._samples]
 
+    @cached_property
+    def targets(self) -> list[int]:
+        """Target tokens of each sample; the first token is none, because nothing in its sample predicts it."""
+        return [int((np.asarray(labels)[1:] != IGNORED).sum()) for _, _, labels in self._samples]
+
     @property
     def decodes(self) -> bool:
         """Whether pictures are decoded at every access."""

@@ -18,7 +18,7 @@ from stages.common.core.files import write_text
 from stages.common.core.paths import LOSS_LOGS
 from stages.common.data.batches import BatchPlan
 from stages.common.tracking.runs import Run
-from stages.common.training.trainer import PlannedTrainer
+from stages.common.training.trainer import PlannedTrainer, TargetCounts
 
 _COLUMNS = ("step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm")
 Weights = dict[str, torch.Tensor] | None  # None: those that the model holds
@@ -31,9 +31,8 @@ class LossLog(TrainerCallback):
     Raises InputError when the loss or its gradient is no number any more.
     """
 
-    def __init__(self, plan: BatchPlan) -> None:
-        self.plan = plan
-        self.trainer: PlannedTrainer | None = None
+    def __init__(self, plan: BatchPlan, targets: TargetCounts) -> None:
+        self.plan, self.targets = plan, targets
         self.rows: list[dict[str, float]] = []
 
     def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
@@ -41,7 +40,7 @@ class LossLog(TrainerCallback):
             row = {
                 "step": state.global_step,
                 "epoch": round(self.plan.epoch_at(state.global_step), 4),
-                "target_tokens": self.trainer.target_tokens,
+                "target_tokens": int(self.targets.after[state.global_step]),
                 "loss": round(float(logs["loss"]), 6),
                 "learning_rate": float(f"{logs['learning_rate']:.6g}"),
                 "grad_norm": round(float(logs["grad_norm"]), 5),
@@ -57,13 +56,10 @@ class LossLog(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_text(
-            folder / "loss_log.json", json.dumps({"rows": self.rows, "target_tokens": self.trainer.target_tokens})
-        )
+        write_text(folder / "loss_log.json", json.dumps({"rows": self.rows}))
 
     def restore(self, folder: Path) -> None:
-        saved = json.loads((folder / "loss_log.json").read_text(encoding="utf-8"))
-        self.rows, self.trainer.target_tokens = saved["rows"], saved["target_tokens"]
+        self.rows = json.loads((folder / "loss_log.json").read_text(encoding="utf-8"))["rows"]
 
 
 class RunLog(TrainerCallback):
@@ -76,20 +72,21 @@ class RunLog(TrainerCallback):
         self._run, self._log = run, log
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
-        self._since = (time.perf_counter(), state.global_step, self._log.trainer.target_tokens)
+        self._since = (time.perf_counter(), state.global_step)
         for row in self._log.rows:
             self._tell(row)
 
     def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
             row = self._log.rows[-1]
-            then, step, tokens = self._since
-            self._since = (time.perf_counter(), row["step"], row["target_tokens"])
+            then, step = self._since
+            self._since = (time.perf_counter(), row["step"])
+            tokens = row["target_tokens"] - int(self._log.targets.after[step])
             seconds = self._since[0] - then
             samples = sum(map(len, self._log.plan.batches[step : row["step"]]))
             speed = {
                 "samples_per_second": samples / seconds,
-                "target_tokens_per_second": (row["target_tokens"] - tokens) / seconds,
+                "target_tokens_per_second": tokens / seconds,
             }
             self._tell(row | speed)
 

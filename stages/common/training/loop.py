@@ -22,7 +22,7 @@ from stages.common.training.callbacks import EpochKeeper, LossLog, RunLog, Save,
 from stages.common.training.compilation import compile_decoder, should_compile
 from stages.common.training.precision import use_bf16
 from stages.common.training.resumption import fingerprint_of, last_state, resume_folder
-from stages.common.training.trainer import PlannedTrainer
+from stages.common.training.trainer import PlannedTrainer, TargetCounts
 
 _ROOT = Path(__file__).parents[3]
 
@@ -46,8 +46,11 @@ def train(
 
     Under torchrun or accelerate launch every process takes a share of each batch; the first one writes.
 
-    ``loss_of(model, batch)`` stands in for the model's own loss; the batch holds ``num_items_in_batch``, too, the
-    targets of all processes, where it has labels.
+    Where ``loop`` has ``batch_tokens``, a target token has the same weight in every batch: the summed loss is divided
+    by the mean number of targets of a batch. Where it has ``batch_size``, the loss is the mean over a batch's targets.
+
+    ``loss_of(model, batch)`` stands in for the model's own loss. Where a batch has labels, it also has
+    ``num_items_in_batch``, which is what the sum over its targets must be divided by.
     ``save_epoch`` writes a folder after every epoch but the last; ``save`` is given these folders, in order.
 
     Interrupted, in ``save`` as well, and called again with the same ``inputs`` (params, files and folders: all that
@@ -97,7 +100,11 @@ def train(
             disable_tqdm=False,
             dataloader_pin_memory=torch.cuda.is_available(),
         )
-        log, stop = LossLog(plan), StopOnSignal()
+        equal_weights = getattr(loop, "batch_tokens", None) is not None
+        targets = TargetCounts.of(plan, getattr(dataset, "targets", ()), equal_weights)
+        last = last_state(folder)
+        done = 0 if last is None else int(last.name.removeprefix("checkpoint-"))
+        log, stop = LossLog(plan, targets), StopOnSignal()
         keeper = EpochKeeper(plan, folder, save_epoch)
         trainer = PlannedTrainer(
             model=model,
@@ -106,13 +113,12 @@ def train(
             data_collator=collate,
             callbacks=[log, RunLog(run, log), stop, keeper],
             plan=plan,
+            targets=targets,
+            first_step=done,
         )
-        log.trainer = keeper.trainer = trainer
-        last = last_state(folder)
-        done = 0
+        keeper.trainer = trainer
         if last is not None:
             log.restore(last)
-            done = int(last.name.removeprefix("checkpoint-"))
             if is_main_process():
                 print(f"{name}: resuming from step {done}", flush=True)
         started = time.perf_counter()

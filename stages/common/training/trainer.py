@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import DistributedType
 from accelerate.data_loader import prepare_data_loader
@@ -16,18 +18,45 @@ from transformers import Trainer
 from stages.common.data.batches import BatchPlan
 
 
-class PlannedTrainer(Trainer):
-    """A Trainer that walks through a BatchPlan; ``max_steps`` is the plan's length, so one pass is the whole run."""
+class TargetCounts(NamedTuple):
+    """Target tokens in a plan of batches."""
 
-    def __init__(self, *args: Any, plan: BatchPlan, **kwargs: Any) -> None:
+    after: np.ndarray  # [steps + 1]: of the first 0, 1, ... batches together
+    normalizer: float | None  # what a step's summed loss is divided by; None: by the targets of the step
+
+    @classmethod
+    def of(cls, plan: BatchPlan, targets: Sequence[int], equal_weights: bool) -> TargetCounts:
+        """``targets``: of each sample; none where the dataset has no labels. With ``equal_weights`` the normalizer is
+        the mean number of targets of a step."""
+        counts = [sum(targets[index] for index in batch) if targets else 0 for batch in plan.batches]
+        after = np.cumsum([0, *counts])
+        return cls(after, float(after[-1]) / len(plan) if targets and equal_weights else None)
+
+
+class PlannedTrainer(Trainer):
+    """A Trainer that walks through a BatchPlan; ``max_steps`` is the plan's length, so one pass is the whole run.
+
+    Where ``targets`` has a normalizer, the loss of a step is the sum over its target tokens divided by it, so that a
+    token has the same weight in every step, however many targets the step has. Else it is their mean. What is logged
+    is the mean over the target tokens since the last point, or the mean of the steps' means.
+    """
+
+    def __init__(self, *args: Any, plan: BatchPlan, targets: TargetCounts, first_step: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._plan = plan
-        self.target_tokens = 0
+        self._plan, self._targets = plan, targets
+        self._logged_step = first_step
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Without the Trainer's closing summary: it counts samples by a batch size that a plan does not have."""
-        if "train_runtime" not in logs:
-            super().log(logs, *args, **kwargs)
+        if "train_runtime" in logs:
+            return
+        if "loss" in logs and self._targets.normalizer is not None:
+            since, step = self._logged_step, self.state.global_step
+            targets = self._targets.after[step] - self._targets.after[since]
+            nats = logs["loss"] * (step - since) * self._targets.normalizer
+            logs = logs | {"loss": nats / max(1, int(targets))}
+            self._logged_step = step
+        super().log(logs, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         # Cached features are read faster than a process is asked; but decoding is slow, and a step on a GPU short.
@@ -68,8 +97,8 @@ class PlannedTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
     ):
-        if num_items_in_batch is not None:
-            self.target_tokens += int(num_items_in_batch)  # of all processes
+        if num_items_in_batch is not None and self._targets.normalizer is not None:
+            num_items_in_batch = self._targets.normalizer
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 
