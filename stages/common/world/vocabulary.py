@@ -9,14 +9,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 Layer = Literal["sky", "ground"]
+Parent = Literal["animal", "person", "vehicle", "object", "building", "plant", "phenomenon"]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of object. ``words[0]`` is the most common name, the others are synonyms."""
+    """One kind of object. ``words[0]`` is the most common name, the others are synonyms.
+
+    ``parent`` is the class of things that it belongs to: a cat that is called a dog is misnamed, because both are
+    animals; a dog where only a house is left unnamed is hallucinated.
+    """
 
     words: tuple[str, ...]
     measure: str  # measure word: 只
+    parent: Parent
     layer: Layer
     homes: tuple[str, ...]  # backgrounds on which this kind is more likely
     parts: tuple[str, ...]  # clauses that are true of every drawing of this kind
@@ -30,56 +36,114 @@ KINDS: dict[str, Kind] = {
     "dog": Kind(
         ("小狗", "狗"),
         "只",
+        "animal",
         "ground",
         ("grassland", "seaside"),
         ("长着一对下垂的耳朵", "尾巴翘得高高的"),
         frequency=2.0,
     ),
-    "cat": Kind(("小猫", "猫"), "只", "ground", ("room", "street"), ("长着一对尖尖的耳朵", "胡须又细又长")),
-    "panda": Kind(("熊猫", "大熊猫"), "只", "ground", ("grassland", "valley"), ("眼睛周围有一圈眼斑", "身体圆滚滚的")),
-    "rabbit": Kind(("兔子", "小兔"), "只", "ground", ("grassland", "snow"), ("竖着两只长耳朵", "尾巴短短的")),
-    "bird": Kind(("小鸟", "鸟"), "只", "sky", ("seaside", "valley"), ("张开了翅膀", "嘴巴尖尖的"), frequency=2.0),
-    "fish": Kind(("鱼", "小鱼"), "条", "ground", ("seaside", "valley"), ("尾巴像一把扇子", "眼睛圆圆的")),
-    "butterfly": Kind(("蝴蝶", "彩蝶"), "只", "sky", ("grassland", "valley"), ("有两对翅膀", "头上有一对触角")),
-    "woman": Kind(
-        ("女士", "女子"), "位", "ground", ("seaside", "street"), ("留着长头发", "穿着裙子"), clothed=True, frequency=2.0
+    "cat": Kind(("小猫", "猫"), "只", "animal", "ground", ("room", "street"), ("长着一对尖尖的耳朵", "胡须又细又长")),
+    "panda": Kind(
+        ("熊猫", "大熊猫"), "只", "animal", "ground", ("grassland", "valley"), ("眼睛周围有一圈眼斑", "身体圆滚滚的")
     ),
-    "elderly": Kind(("老人", "老爷爷"), "位", "ground", ("room", "street"), ("头发花白", "手里拄着拐杖"), clothed=True),
+    "rabbit": Kind(("兔子", "小兔"), "只", "animal", "ground", ("grassland", "snow"), ("竖着两只长耳朵", "尾巴短短的")),
+    "bird": Kind(
+        ("小鸟", "鸟"), "只", "animal", "sky", ("seaside", "valley"), ("张开了翅膀", "嘴巴尖尖的"), frequency=2.0
+    ),
+    "fish": Kind(("鱼", "小鱼"), "条", "animal", "ground", ("seaside", "valley"), ("尾巴像一把扇子", "眼睛圆圆的")),
+    "butterfly": Kind(
+        ("蝴蝶", "彩蝶"), "只", "animal", "sky", ("grassland", "valley"), ("有两对翅膀", "头上有一对触角")
+    ),
+    "woman": Kind(
+        ("女士", "女子"),
+        "位",
+        "person",
+        "ground",
+        ("seaside", "street"),
+        ("留着长头发", "穿着裙子"),
+        clothed=True,
+        frequency=2.0,
+    ),
+    "elderly": Kind(
+        ("老人", "老爷爷"), "位", "person", "ground", ("room", "street"), ("头发花白", "手里拄着拐杖"), clothed=True
+    ),
     "dancer": Kind(
-        ("舞者", "舞蹈演员"), "位", "ground", ("stage", "room"), ("抬起了一条腿", "双臂高高举起"), clothed=True
+        ("舞者", "舞蹈演员"),
+        "位",
+        "person",
+        "ground",
+        ("stage", "room"),
+        ("抬起了一条腿", "双臂高高举起"),
+        clothed=True,
     ),
     "astronaut": Kind(
-        ("宇航员", "航天员"), "名", "ground", ("space", "night"), ("戴着圆圆的头盔", "背着生命保障装置"), clothed=True
+        ("宇航员", "航天员"),
+        "名",
+        "person",
+        "ground",
+        ("space", "night"),
+        ("戴着圆圆的头盔", "背着生命保障装置"),
+        clothed=True,
     ),
     "car": Kind(
         ("汽车", "轿车"),
         "辆",
+        "vehicle",
         "ground",
         ("street", "seaside"),
         ("有两个圆圆的轮子", "车窗亮亮的"),
         support=True,
         frequency=2.0,
     ),
-    "bus": Kind(("公交车", "巴士"), "辆", "ground", ("street", "night"), ("有一排车窗", "车身又长又高"), support=True),
-    "bicycle": Kind(("自行车", "单车"), "辆", "ground", ("street", "grassland"), ("有两个大轮子", "车把弯弯的")),
-    "boat": Kind(("帆船", "小船"), "艘", "ground", ("seaside", "valley"), ("挂着三角形的帆", "船底是弧形的")),
-    "plane": Kind(("飞机", "客机"), "架", "sky", ("space", "night"), ("伸着两只机翼", "机身细长")),
-    "rocket": Kind(("火箭", "运载火箭"), "枚", "sky", ("space", "night"), ("头部尖尖的", "尾部喷着火焰")),
-    "chair": Kind(("椅子", "座椅"), "把", "ground", ("room", "stage"), ("靠背很直", "有四条腿"), support=True),
-    "book": Kind(("图书", "书"), "本", "ground", ("room", "stage"), ("正翻开着", "书页是浅色的"), support=True),
-    "umbrella": Kind(("雨伞", "伞"), "把", "ground", ("street", "seaside"), ("伞面撑开了", "伞柄弯弯的"), shelter=True),
-    "ball": Kind(("皮球", "球"), "个", "ground", ("grassland", "snow"), ("圆圆的", "表面有一道道条纹")),
-    "balloon": Kind(("气球", "大气球"), "个", "sky", ("stage", "snow"), ("下面系着一根细线", "鼓鼓的"), shelter=True),
+    "bus": Kind(
+        ("公交车", "巴士"), "辆", "vehicle", "ground", ("street", "night"), ("有一排车窗", "车身又长又高"), support=True
+    ),
+    "bicycle": Kind(
+        ("自行车", "单车"), "辆", "vehicle", "ground", ("street", "grassland"), ("有两个大轮子", "车把弯弯的")
+    ),
+    "boat": Kind(
+        ("帆船", "小船"), "艘", "vehicle", "ground", ("seaside", "valley"), ("挂着三角形的帆", "船底是弧形的")
+    ),
+    "plane": Kind(("飞机", "客机"), "架", "vehicle", "sky", ("space", "night"), ("伸着两只机翼", "机身细长")),
+    "rocket": Kind(("火箭", "运载火箭"), "枚", "vehicle", "sky", ("space", "night"), ("头部尖尖的", "尾部喷着火焰")),
+    "chair": Kind(
+        ("椅子", "座椅"), "把", "object", "ground", ("room", "stage"), ("靠背很直", "有四条腿"), support=True
+    ),
+    "book": Kind(
+        ("图书", "书"), "本", "object", "ground", ("room", "stage"), ("正翻开着", "书页是浅色的"), support=True
+    ),
+    "umbrella": Kind(
+        ("雨伞", "伞"), "把", "object", "ground", ("street", "seaside"), ("伞面撑开了", "伞柄弯弯的"), shelter=True
+    ),
+    "ball": Kind(("皮球", "球"), "个", "object", "ground", ("grassland", "snow"), ("圆圆的", "表面有一道道条纹")),
+    "balloon": Kind(
+        ("气球", "大气球"), "个", "object", "sky", ("stage", "snow"), ("下面系着一根细线", "鼓鼓的"), shelter=True
+    ),
     "house": Kind(
-        ("房子", "小屋"), "座", "ground", ("snow", "valley"), ("屋顶是三角形的", "有一扇门和一扇窗"), support=True
+        ("房子", "小屋"),
+        "座",
+        "building",
+        "ground",
+        ("snow", "valley"),
+        ("屋顶是三角形的", "有一扇门和一扇窗"),
+        support=True,
     ),
     "tree": Kind(
-        ("大树", "树"), "棵", "ground", ("snow", "night"), ("树冠很茂密", "树干是棕褐色的"), shelter=True, frequency=2.0
+        ("大树", "树"),
+        "棵",
+        "plant",
+        "ground",
+        ("snow", "night"),
+        ("树冠很茂密", "树干是棕褐色的"),
+        shelter=True,
+        frequency=2.0,
     ),
     "flower": Kind(
-        ("鲜花", "花"), "朵", "ground", ("grassland", "room"), ("有五片花瓣", "茎上长着叶子"), frequency=2.0
+        ("鲜花", "花"), "朵", "plant", "ground", ("grassland", "room"), ("有五片花瓣", "茎上长着叶子"), frequency=2.0
     ),
-    "rainbow": Kind(("彩虹", "虹"), "道", "sky", ("valley", "space"), ("弯成一座拱桥的样子", "有好几层弧线")),
+    "rainbow": Kind(
+        ("彩虹", "虹"), "道", "phenomenon", "sky", ("valley", "space"), ("弯成一座拱桥的样子", "有好几层弧线")
+    ),
 }
 
 # RGB of each colour in drawings, which also use lighter and darker shades of it.
