@@ -30,7 +30,7 @@ from stages.common.training.checkpoints import epoch_checkpoints, load_checkpoin
 from stages.evaluate.answers import Answerer
 from stages.evaluate.dialogues import evaluate_dialogues
 from stages.evaluate.scenes import evaluate_scenes
-from stages.evaluate.texts import samples_text
+from stages.evaluate.score.texts import samples_text
 
 RESAMPLES = "resamples.parquet"  # a column per figure, a row per resample: the same scenes for every checkpoint
 # In the terminal, where there are such figures.

@@ -12,11 +12,11 @@ from stages.common.data.chat import IMAGE
 from stages.common.data.samples import cut
 from stages.common.data.shards import picture_starts, read_rows
 from stages.evaluate.answers import Answerer, Question
-from stages.evaluate.bootstrap import Bootstrap, ratio
+from stages.evaluate.score.bootstrap import Bootstrap, ratio
 from stages.evaluate.findings import Findings, pictures_of
 from stages.evaluate.grounding import SWAP_METRICS, Classified, Span, classify_tokens, swap_counts
-from stages.evaluate.lexicon import LEXICON, Lexicon, load_lexicon
-from stages.evaluate.photographs import (
+from stages.evaluate.score.lexicon import LEXICON, Lexicon, load_lexicon
+from stages.evaluate.score.photographs import (
     MANIFEST,
     PHOTOGRAPH_METRICS,
     PhotographScore,
@@ -25,7 +25,7 @@ from stages.evaluate.photographs import (
     mention_rows,
     score_photograph,
 )
-from stages.evaluate.texts import repetition
+from stages.evaluate.score.texts import repetition
 
 # The long one is what MiniMind-V's own evaluation asks, the short one a prompt of its pretraining data.
 PROMPTS = {"description": f"{IMAGE}\n描述一下这个图像的内容。", "caption": f"{IMAGE}\n提供给定图像的简要描述。"}

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from stages.common.config.params import Params
 from stages.common.data.features import Pictures, load_pictures
-from stages.evaluate.bootstrap import Estimate
-from stages.evaluate.breakdowns import Point
+from stages.evaluate.score.bootstrap import Estimate
+from stages.evaluate.score.breakdowns import Point
 
 
 class Findings(NamedTuple):

@@ -14,7 +14,7 @@ from stages.common.data.features import Pictures
 from stages.common.data.packing import SampleDataset
 from stages.common.data.samples import Sample, Samples
 from stages.evaluate.answers import Answerer
-from stages.evaluate.bootstrap import Metric, Sums, divide, ratio
+from stages.evaluate.score.bootstrap import Metric, Sums, divide, ratio
 
 TOKEN_CLASSES = ("object", "colour", "rest")
 

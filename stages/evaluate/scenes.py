@@ -17,8 +17,8 @@ from stages.common.data.shards import read_rows
 from stages.common.world.scene import Scene, held_out_pairs
 from stages.common.world.vocabulary import KINDS
 from stages.evaluate.answers import Answerer, Question
-from stages.evaluate.bootstrap import Bootstrap, Estimate, sum_by_scene
-from stages.evaluate.breakdowns import PRIOR_METRICS, Point, by_background, by_frequency, by_sentence, prior_counts
+from stages.evaluate.score.bootstrap import Bootstrap, Estimate, sum_by_scene
+from stages.evaluate.score.breakdowns import PRIOR_METRICS, Point, by_background, by_frequency, by_sentence, prior_counts
 from stages.evaluate.findings import Findings, pictures_of
 from stages.evaluate.grounding import (
     SWAP_METRICS,
@@ -29,10 +29,10 @@ from stages.evaluate.grounding import (
     fit_probe,
     swap_counts,
 )
-from stages.evaluate.mentions import colour_spans, find_mentions
-from stages.evaluate.overlap import OVERLAP_METRICS, distinct, overlap_counts
-from stages.evaluate.pope import POPE_METRICS, POPE_TASKS, PopeAnswer, pope_row
-from stages.evaluate.texts import TEXT_METRICS, TextScore, score_text, text_row
+from stages.evaluate.score.mentions import colour_spans, find_mentions
+from stages.evaluate.score.overlap import OVERLAP_METRICS, distinct, overlap_counts
+from stages.evaluate.score.pope import POPE_METRICS, POPE_TASKS, PopeAnswer, pope_row
+from stages.evaluate.score.texts import TEXT_METRICS, TextScore, score_text, text_row
 
 # Fixed, so that checkpoints and runs compare; both are among the prompts that training shows.
 PROMPTS = {"description": "请详细描述这张图片。", "caption": "用一句话描述这张图片。"}

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from stages.evaluate.bootstrap import Bootstrap, Estimate, ratio
+from stages.evaluate.score.bootstrap import Bootstrap, Estimate, ratio
 from stages.evaluate.scenes import text_estimates
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from stages.common.world.scene import Group, Scene
 from stages.common.world.vocabulary import KINDS
-from stages.evaluate.bootstrap import Bootstrap
-from stages.evaluate.breakdowns import PRIOR_METRICS, Point, by_background, by_frequency, by_sentence, prior_counts
-from stages.evaluate.texts import score_text
+from stages.evaluate.score.bootstrap import Bootstrap
+from stages.evaluate.score.breakdowns import PRIOR_METRICS, Point, by_background, by_frequency, by_sentence, prior_counts
+from stages.evaluate.score.texts import score_text
 
 BOX = ((0.0, 0.0, 0.3, 0.3),)
 # At the seaside dogs, birds, fish, women, cars, boats and umbrellas are at home.

@@ -9,9 +9,9 @@ import pytest
 
 from stages.common.config.params import load_params
 from stages.common.world.scene import Group, Scene
-from stages.evaluate.claims import claim_right, find_claims
-from stages.evaluate.mentions import find_mentions
-from stages.evaluate.texts import score_text
+from stages.evaluate.score.claims import claim_right, find_claims
+from stages.evaluate.score.mentions import find_mentions
+from stages.evaluate.score.texts import score_text
 from stages.prepare.scene import sample_scene
 from stages.prepare.wording import texts_of
 

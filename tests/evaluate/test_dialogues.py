@@ -14,7 +14,7 @@ from stages.common.config.params import Params, load_params
 from stages.common.data.shards import write_empty_shard, write_shard
 from stages.evaluate.answers import Answerer
 from stages.evaluate.dialogues import evaluate_dialogues, lexicon_spans
-from stages.evaluate.lexicon import load_lexicon
+from stages.evaluate.score.lexicon import load_lexicon
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from stages.common.data.features import CachedFeatures
 from stages.common.data.packing import PackCollate, SampleDataset
 from stages.common.data.samples import Samples
 from stages.evaluate.answers import Answerer
-from stages.evaluate.bootstrap import Bootstrap
+from stages.evaluate.score.bootstrap import Bootstrap
 from stages.evaluate.grounding import (
     SWAP_METRICS,
     TOKEN_CLASSES,

@@ -11,8 +11,8 @@ import yaml
 from stages.common.config.params import load_params
 from stages.common.core.errors import InputError
 from stages.common.world.vocabulary import COLOURS
-from stages.evaluate.lexicon import load_lexicon
-from stages.evaluate.mentions import find_mentions
+from stages.evaluate.score.lexicon import load_lexicon
+from stages.evaluate.score.mentions import find_mentions
 from stages.prepare.scene import sample_scene
 from stages.prepare.wording import texts_of
 

@@ -19,9 +19,9 @@ from stages.common.world.vocabulary import (
     POSITION_WORDS,
     RELATION_WORDS,
 )
-from stages.evaluate.mentions import find_mentions
-from stages.evaluate.pope import parse_yes_no
-from stages.evaluate.texts import repetition, score_text
+from stages.evaluate.score.mentions import find_mentions
+from stages.evaluate.score.pope import parse_yes_no
+from stages.evaluate.score.texts import repetition, score_text
 from stages.prepare.scene import sample_scene
 from stages.prepare.wording import description, texts_of
 

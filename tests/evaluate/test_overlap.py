@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from stages.evaluate.bootstrap import Bootstrap
-from stages.evaluate.overlap import OVERLAP_METRICS, cider, distinct, overlap_counts
+from stages.evaluate.score.bootstrap import Bootstrap
+from stages.evaluate.score.overlap import OVERLAP_METRICS, cider, distinct, overlap_counts
 
 # Twelve captions with what pycocoevalcap 1.2 gives them, characters as its words; among them an empty one, a single
 # character, a copy of a reference, one of another scene's.

@@ -7,8 +7,8 @@ from dataclasses import astuple
 
 import pytest
 
-from stages.evaluate.bootstrap import Bootstrap, Estimate, sum_by_scene
-from stages.evaluate.pope import POPE_METRICS, PopeAnswer, parse_yes_no
+from stages.evaluate.score.bootstrap import Bootstrap, Estimate, sum_by_scene
+from stages.evaluate.score.pope import POPE_METRICS, PopeAnswer, parse_yes_no
 
 
 def found(asked: list[PopeAnswer], samples: int = 20) -> dict[str, Estimate]:

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from stages.common.core.errors import InputError
-from stages.evaluate.bootstrap import Bootstrap
-from stages.evaluate.lexicon import load_lexicon
-from stages.evaluate.photographs import (
+from stages.evaluate.score.bootstrap import Bootstrap
+from stages.evaluate.score.lexicon import load_lexicon
+from stages.evaluate.score.photographs import (
     MANIFEST,
     PHOTOGRAPH_METRICS,
     Photograph,
@@ -24,7 +24,7 @@ from stages.evaluate.photographs import (
     load_manifest,
     score_photograph,
 )
-from stages.evaluate.transcripts import read_transcripts
+from stages.evaluate.score.transcripts import read_transcripts
 
 ROOT = Path(__file__).parents[2]
 LEXICON = load_lexicon(ROOT / "data/eval/lexicon.yaml")

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from stages.common.world.scene import Group, Scene
-from stages.evaluate.bootstrap import Bootstrap
-from stages.evaluate.texts import TEXT_METRICS, TextScore, repetition, samples_text, score_text, text_row
+from stages.evaluate.score.bootstrap import Bootstrap
+from stages.evaluate.score.texts import TEXT_METRICS, TextScore, repetition, samples_text, score_text, text_row
 
 NOTHING_HELD_OUT = frozenset()
 

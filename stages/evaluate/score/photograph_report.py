@@ -16,9 +16,9 @@ from stages.common.config.params import load_params
 from stages.common.core.errors import InputError
 from stages.common.core.files import write_json
 from stages.common.core.stage import run_stage
-from stages.evaluate.bootstrap import Bootstrap, Estimate
-from stages.evaluate.lexicon import LEXICON, Lexicon, load_lexicon
-from stages.evaluate.photographs import (
+from stages.evaluate.score.bootstrap import Bootstrap, Estimate
+from stages.evaluate.score.lexicon import LEXICON, Lexicon, load_lexicon
+from stages.evaluate.score.photographs import (
     ASPECTS,
     PHOTOGRAPH_METRICS,
     Manifest,
@@ -27,7 +27,7 @@ from stages.evaluate.photographs import (
     load_manifest,
     score_photograph,
 )
-from stages.evaluate.transcripts import read_transcripts
+from stages.evaluate.score.transcripts import read_transcripts
 
 _COLUMNS = ("recall", "chair_i", "unsupported", "length", "repetition")
 _PERCENT = {"recall", "chair_i", "chair_s", "repetition", *(f"subject_{aspect}" for aspect in ASPECTS)}

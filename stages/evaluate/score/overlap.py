@@ -12,7 +12,7 @@ from itertools import chain
 
 import numpy as np
 
-from stages.evaluate.bootstrap import Metric, Sums, divide, ratio
+from stages.evaluate.score.bootstrap import Metric, Sums, divide, ratio
 
 _BLEU_ORDER = 4
 _CHRF_ORDER = 6

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.evaluate.bootstrap import Metric, Sums, divide, ratio
-from stages.evaluate.mentions import find_mentions
+from stages.evaluate.score.bootstrap import Metric, Sums, divide, ratio
+from stages.evaluate.score.mentions import find_mentions
 
 POPE_TASKS = ("random", "popular", "adversarial")  # how the absent object was chosen
 _END = r"(?=$|[\s，。！？、；：,.!?;:~”\"])"

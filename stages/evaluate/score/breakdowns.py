@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from stages.common.world.scene import Scene
 from stages.common.world.vocabulary import KINDS
-from stages.evaluate.bootstrap import Bootstrap, Estimate, Metric, ratio
-from stages.evaluate.texts import TextScore
+from stages.evaluate.score.bootstrap import Bootstrap, Estimate, Metric, ratio
+from stages.evaluate.score.texts import TextScore
 
 _SENTENCE = re.compile(r"[^。！？!?\n]*[。！？!?\n]+|[^。！？!?\n]+$")
 _FEWEST = 0.1  # share of texts that must have a k-th sentence for it to be shown

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from stages.common.world.scene import Group, Scene
 from stages.common.world.vocabulary import COLOUR_WORDS, KINDS, POSITION_WORDS, RELATION_WORDS
-from stages.evaluate.mentions import CLAUSE, Mention, any_of
+from stages.evaluate.score.mentions import CLAUSE, Mention, any_of
 
 Aspect = Literal["count", "position", "relation"]
 ASPECTS: tuple[Aspect, ...] = ("count", "position", "relation")

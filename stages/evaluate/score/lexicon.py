@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stages.common.core.errors import InputError
-from stages.evaluate.mentions import CLAUSE, any_of
+from stages.evaluate.score.mentions import CLAUSE, any_of
 
 LEXICON = Path("data/eval/lexicon.yaml")
 

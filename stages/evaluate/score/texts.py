@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.common.world.scene import Scene
-from stages.evaluate.bootstrap import Metric, divide, ratio
-from stages.evaluate.claims import ASPECTS, Claim, claim_right, find_claims
-from stages.evaluate.mentions import Mention, find_mentions
+from stages.evaluate.score.bootstrap import Metric, divide, ratio
+from stages.evaluate.score.claims import ASPECTS, Claim, claim_right, find_claims
+from stages.evaluate.score.mentions import Mention, find_mentions
 
 _NGRAM = 4
 

@@ -15,9 +15,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from stages.common.core.errors import InputError
-from stages.evaluate.bootstrap import Metric, ratio
-from stages.evaluate.lexicon import CLOTHES, PERSON, Gender, Lexicon, Thing, read_checked
-from stages.evaluate.texts import repetition
+from stages.evaluate.score.bootstrap import Metric, ratio
+from stages.evaluate.score.lexicon import CLOTHES, PERSON, Gender, Lexicon, Thing, read_checked
+from stages.evaluate.score.texts import repetition
 
 MANIFEST = Path("data/eval/photographs.yaml")
 ASPECTS = ("gender", "colour", "count")  # of the main subject
