@@ -1,4 +1,4 @@
-"""Intervals: every figure with what resampling the test scenes makes of it."""
+"""Bootstrap intervals: metrics recomputed on test scenes drawn with replacement."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-Sums = defaultdict[str, np.ndarray]  # a name that nothing was added to: zeros
+Sums = defaultdict[str, np.ndarray]  # a name that was never added to has zeros
 Metric = Callable[[Sums], np.ndarray]
 
 
 class Estimate(NamedTuple):
-    """A figure and its percentile interval; NaN where it is not defined.
+    """The value of a metric and its percentile interval; NaN where undefined.
 
-    ``resampled`` [R] is the figure in each resample, NaN where it is not defined there; empty: there is no interval.
+    ``resampled`` [R] is the metric in each resample, NaN where it is undefined there; empty if there is no interval.
     """
 
     value: float
@@ -25,12 +25,12 @@ class Estimate(NamedTuple):
     resampled: np.ndarray
 
     @classmethod
-    def alone(cls, value: float) -> Estimate:
-        """Of a figure that is no mean over scenes, so that resampling them says nothing about it."""
+    def without_interval(cls, value: float) -> Estimate:
+        """For a metric that is not a mean over scenes, such as corpus BLEU."""
         return cls(value, math.nan, math.nan, np.zeros(0))
 
     def row(self) -> dict[str, float | None]:
-        """As JSON: not-a-number becomes null."""
+        """For JSON: NaN becomes null."""
         return {
             name: None if math.isnan(value) else round(value, 5)
             for name, value in (("value", self.value), ("low", self.low), ("high", self.high))
@@ -40,8 +40,8 @@ class Estimate(NamedTuple):
 class Bootstrap:
     """Resamples of ``scenes`` scenes, drawn with replacement (Efron 1979).
 
-    The draws depend on the arguments alone, so two checkpoints that answered for the same scenes are resampled alike,
-    and the difference of their ``resampled`` figures is a paired bootstrap.
+    The draws depend on the arguments alone, so two checkpoints that answered for the same scenes get the same
+    resamples, and the difference of their ``resampled`` values is a paired bootstrap.
     """
 
     def __init__(self, scenes: int, samples: int, confidence: float, seed: int) -> None:
@@ -50,16 +50,18 @@ class Bootstrap:
         draw = np.random.default_rng(seed).multinomial
         self.weights = draw(scenes, np.full(scenes, 1 / scenes), size=samples) if scenes else np.zeros((samples, 0))
 
-    def of(self, figure: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-        """A figure as a function of how often each scene counts: [R, scenes] -> [R]."""
-        resampled = figure(self.weights)
-        known = resampled[~np.isnan(resampled)]
-        low, high = np.percentile(known, self._tails) if len(known) else (math.nan, math.nan)
-        value = float(figure(np.ones((1, self.scenes)))[0])
+    def of(self, metric: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+        """The interval of a metric that is a function of the scenes' weights: [R, scenes] -> [R]."""
+        return self.interval(float(metric(np.ones((1, self.scenes)))[0]), metric(self.weights))
+
+    def interval(self, value: float, resampled: np.ndarray) -> Estimate:
+        """The percentile interval of ``value``; ``resampled`` [R] is the same metric in each resample."""
+        defined = resampled[~np.isnan(resampled)]
+        low, high = np.percentile(defined, self._tails) if len(defined) else (math.nan, math.nan)
         return Estimate(value, float(low), float(high), resampled)
 
     def of_sums(self, rows: Sequence[Mapping[str, float]], metrics: Mapping[str, Metric]) -> dict[str, Estimate]:
-        """Figures of sums over scenes; ``rows``: what each scene adds to them, nothing where a name is missing."""
+        """Metrics of sums over scenes. ``rows`` holds what each scene adds to them; a missing name adds zero."""
         if len(rows) != self.scenes:
             raise ValueError(f"{len(rows)} rows for {self.scenes} scenes")
         columns = sorted({name for row in rows for name in row})
@@ -70,26 +72,26 @@ class Bootstrap:
         def sums(weights: np.ndarray) -> Sums:
             return defaultdict(lambda: np.zeros(len(weights)), zip(columns, (weights @ table).T, strict=True))
 
-        resampled, whole = sums(self.weights), sums(np.ones((1, self.scenes)))
-        return {
-            name: self.of(lambda weights, metric=metric: metric(resampled if weights is self.weights else whole))
-            for name, metric in metrics.items()
-        }
+        resampled, total = sums(self.weights), sums(np.ones((1, self.scenes)))
+        return {name: self.interval(float(metric(total)[0]), metric(resampled)) for name, metric in metrics.items()}
 
 
-def ratio(part: str, whole: str) -> Metric:
-    return lambda sums: divide(sums[part], sums[whole])
+def ratio(numerator: str, denominator: str) -> Metric:
+    """The ratio of two sums; NaN where the denominator is 0."""
+    return lambda sums: divide(sums[numerator], sums[denominator])
 
 
-def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """NaN where there is nothing to divide by."""
+def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """NaN where the denominator is not positive."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)
+        return np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1), np.nan)
 
 
 def sum_by_scene(counted: Iterable[tuple[str, Mapping[str, float]]], scenes: Sequence[str]) -> list[dict[str, float]]:
-    """Counts summed per scene, a row for each of ``scenes``: a scene's questions are not independent, so scenes are
-    what is resampled."""
+    """Counts summed per scene, a row for each of ``scenes``.
+
+    The questions of a scene are not independent, so scenes are what is resampled.
+    """
     rows: dict[str, dict[str, float]] = {scene: {} for scene in scenes}
     for scene, counts in counted:
         row = rows[scene]

@@ -1,4 +1,4 @@
-"""Where hallucination sits: in which sentence, in which kinds of object, and whether the background suggests it."""
+"""Hallucination by sentence, by how frequent the kind of object is, and by whether the background suggests it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stages.evaluate.score.bootstrap import Bootstrap, Estimate, Metric, ratio
 from stages.evaluate.score.texts import TextScore
 
 _SENTENCE = re.compile(r"[^。！？!?\n]*[。！？!?\n]+|[^。！？!?\n]+$")
-_FEWEST = 0.1  # share of texts that must have a k-th sentence for it to be shown
+_SMALLEST_SHARE = 0.1  # of the texts; the series by sentence ends where fewer have a k-th one
 FREQUENCIES = ("frequent", "middle", "rare")
 BACKGROUND = ("home", "elsewhere")
 
@@ -20,7 +20,8 @@ Counts = dict[str, float]
 
 
 class Point(NamedTuple):
-    """One place of a series. ``texts``: how many it is about; ``kinds``: those of its group, where they are few."""
+    """One point of a series, named ``at``. ``texts``: how many texts it covers; ``kinds``: those that it is about, if
+    it is about some kinds only."""
 
     at: str
     texts: int
@@ -28,7 +29,7 @@ class Point(NamedTuple):
     kinds: tuple[str, ...] = ()
 
     def row(self) -> dict[str, Any]:
-        """As JSON."""
+        """For metrics.json."""
         intervals = {name: estimate.row() for name, estimate in self.estimates.items()}
         return {"at": self.at, "texts": self.texts, "intervals": intervals, "kinds": self.kinds}
 
@@ -42,15 +43,15 @@ PRIOR_METRICS: dict[str, Metric] = {
 
 
 def by_sentence(scores: Sequence[TextScore], bootstrap: Bootstrap) -> list[Point]:
-    """Texts cut off after their k-th sentence, k = 1, 2, ...; one that has ended before counts as it is.
+    """Texts cut off after their k-th sentence, k = 1, 2, ...; shorter texts count unchanged.
 
-    ``chair_i_here`` counts the k-th sentence alone.
+    ``chair_i_here`` counts the k-th sentence alone. Ends before the first k that few texts reach.
     """
     ends = [[match.end() for match in _SENTENCE.finditer(score.text)] for score in scores]
     series = []
     for k in range(1, max(map(len, ends), default=0) + 1):
         texts = sum(len(found) >= k for found in ends)
-        if texts < _FEWEST * len(scores):
+        if texts < _SMALLEST_SHARE * len(scores):
             break
         rows = [_cut_counts(score, found, k) for score, found in zip(scores, ends, strict=True)]
         series.append(Point(str(k), texts, bootstrap.of_sums(rows, _BY_SENTENCE)))
@@ -74,16 +75,16 @@ def _cut_counts(score: TextScore, ends: Sequence[int], k: int) -> Counts:
 
 
 def by_frequency(scores: Sequence[TextScore], frequency: Mapping[str, int], bootstrap: Bootstrap) -> list[Point]:
-    """Kinds in thirds, by how many train scenes show them."""
+    """Kinds in thirds, by the number of train scenes that show them (``frequency``)."""
     ranked = sorted(frequency, key=lambda kind: (-frequency[kind], kind))
     third = -(-len(ranked) // len(FREQUENCIES))
-    label = {kind: FREQUENCIES[place // third] for place, kind in enumerate(ranked)}
+    label = {kind: FREQUENCIES[rank // third] for rank, kind in enumerate(ranked)}
     series = _by_label(scores, lambda kind, scene: label[kind], FREQUENCIES, bootstrap)
     return [point._replace(kinds=tuple(kind for kind in ranked if label[kind] == point.at)) for point in series]
 
 
 def by_background(scores: Sequence[TextScore], bootstrap: Bootstrap) -> list[Point]:
-    """Kinds that favour the scene's background, and the others."""
+    """Kinds that are more likely on the scene's background, and all other kinds."""
     return _by_label(scores, lambda kind, scene: BACKGROUND[not _at_home(kind, scene)], BACKGROUND, bootstrap)
 
 
@@ -95,26 +96,26 @@ def _by_label(
     scores: Sequence[TextScore], label: Callable[[str, Scene], str], labels: Iterable[str], bootstrap: Bootstrap
 ) -> list[Point]:
     series = []
-    for wanted in labels:
+    for name in labels:
         rows = []
         for score in scores:
-            there = {kind for kind in score.scene.kinds if label(kind, score.scene) == wanted}
-            said = [mention.kind for mention in score.mentions if label(mention.kind, score.scene) == wanted]
+            there = {kind for kind in score.scene.kinds if label(kind, score.scene) == name}
+            mentioned = [mention.kind for mention in score.mentions if label(mention.kind, score.scene) == name]
             rows.append(
                 {
-                    "mentions": len(said),
-                    "wrong": sum(kind not in there for kind in said),
-                    "named": len(there.intersection(said)),
+                    "mentions": len(mentioned),
+                    "wrong": sum(kind not in there for kind in mentioned),
+                    "named": len(there.intersection(mentioned)),
                     "there": len(there),
                 }
             )
-        series.append(Point(wanted, len(scores), bootstrap.of_sums(rows, _BY_KIND)))
+        series.append(Point(name, len(scores), bootstrap.of_sums(rows, _BY_KIND)))
     return series
 
 
 def prior_counts(score: TextScore, frequency: Mapping[str, int]) -> Counts:
-    """Invented mentions of kinds that favour the background, and how many there would be if what is hallucinated were
-    drawn by its frequency in the train scenes, whatever the background."""
+    """Wrong mentions of kinds that are more likely on the scene's background, and how many there would be if wrong
+    kinds were drawn by their frequency in the train scenes, whatever the background."""
     scene = score.scene
     wrong = [mention.kind for mention in score.mentions if mention.kind not in scene.kinds]
     absent = {kind: count for kind, count in frequency.items() if kind not in scene.kinds}

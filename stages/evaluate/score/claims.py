@@ -1,4 +1,4 @@
-"""What a Chinese text says of the world's objects beyond naming them: how many, where, and in which relation."""
+"""What a Chinese text states about the objects that it names: their number, place and relations."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _INVERSE = {"on": "under", "under": "on", "beside": "beside"}
 
 
 class Claim(NamedTuple):
-    """``kinds``: what it is about. Judged only where all of these are in the picture."""
+    """``kinds``: the objects that it is about. It is judged only where all of them are in the picture."""
 
     aspect: Aspect
     kinds: tuple[str, ...]
-    said: int | tuple[int, int] | str
+    stated: int | tuple[int, int] | str  # a number; a row and column of the grid; a relation
 
 
 def find_claims(text: str, mentions: Sequence[Mention]) -> list[Claim]:
-    """Claims about the ``mentions`` of a text; a clause that is worded otherwise than the world's has none."""
+    """Claims about the ``mentions`` of a text. Clauses in other words than those of the built-in world give none."""
     claims = []
     for clause in CLAUSE.finditer(text):
         inside = [m for m in mentions if clause.start() <= m.start < clause.end()]
@@ -49,13 +49,12 @@ def find_claims(text: str, mentions: Sequence[Mention]) -> list[Claim]:
 def _in_clause(text: str, start: int, end: int, mentions: Sequence[Mention]) -> Iterator[Claim]:
     for mention in mentions:
         if number := _COUNT.search(text[start : mention.start]):
-            said = number[1]
-            yield Claim("count", (mention.kind,), _NUMBERS.get(said) or int(said))
+            yield Claim("count", (mention.kind,), _NUMBERS.get(number[1]) or int(number[1]))
     if not mentions:
         return
     first = mentions[0]
     if place := _PLACE_BEFORE.search(text[start : first.start]):
-        # 左侧有一只狗和一只猫 places both
+        # 左侧有一只狗和一只猫 gives the place of both
         for mention in mentions:
             yield Claim("position", (mention.kind,), _CELL_OF[place[1]])
     elif len(mentions) == 1 and (place := _PLACE_AFTER.match(text[first.end : end])):
@@ -79,16 +78,16 @@ def _relation(text: str, one: Mention, two: Mention, end: int) -> Iterator[Claim
 
 
 def claim_right(claim: Claim, scene: Scene) -> bool | None:
-    """None where it is about an object that is not in the picture."""
+    """Whether a claim is true of the scene; None if it is about an object that is not in the picture."""
     places = {group.kind: index for index, group in enumerate(scene.groups)}
     if any(kind not in places for kind in claim.kinds):
         return None
     groups = [scene.groups[places[kind]] for kind in claim.kinds]
     if claim.aspect == "count":
-        return claim.said == groups[0].count
+        return claim.stated == groups[0].count
     if claim.aspect == "position":
-        return claim.said == (groups[0].row, groups[0].column)
-    return _related(claim.said, groups[0], groups[1], scene)
+        return claim.stated == (groups[0].row, groups[0].column)
+    return _related(claim.stated, groups[0], groups[1], scene)
 
 
 def _related(relation: str, one: Group, two: Group, scene: Scene) -> bool:

@@ -1,7 +1,7 @@
-"""Texts about photographs against a manifest of what is in them; everything else in the lexicon is unsupported.
+"""Texts about photographs, compared with a manifest of what the photographs show. All other things are unsupported.
 
-CHAIR (Rohrbach et al. 2018) in a larger vocabulary: of natural images nobody can list all that is there, so a manifest
-lists what must be named, and what may be.
+CHAIR (Rohrbach et al. 2018) with a larger vocabulary. Nobody can list everything in a natural image, so the manifest
+lists what a text should name, and what it may name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stages.evaluate.score.texts import repetition
 
 MANIFEST = Path("data/eval/photographs.yaml")
 ASPECTS = ("gender", "colour", "count")  # of the main subject
-Verdict = Literal["right", "wrong", "not stated"]
+Judgement = Literal["right", "wrong", "not stated"]
 
 
 class _Strict(BaseModel):
@@ -29,7 +29,7 @@ class _Strict(BaseModel):
 
 
 class Subject(_Strict):
-    """``gender`` and ``count`` are None where the picture does not tell."""
+    """The main subject. ``gender`` and ``count`` are None if the picture leaves them open."""
 
     concept: str
     gender: Gender | None
@@ -47,7 +47,7 @@ Manifest = Mapping[str, Photograph]
 
 
 def image_key(name: str) -> str:
-    """What a picture is called, without folder and ending, however its characters are composed."""
+    """A picture's name without folder and extension, in Unicode form NFC."""
     name = unicodedata.normalize("NFC", PurePosixPath(name.strip().replace("\\", "/")).name)
     stem, dot, ending = name.rpartition(".")
     return stem if dot and ending.lower() in ("jpg", "jpeg", "png", "webp", "gif", "bmp") else name
@@ -67,19 +67,22 @@ def load_manifest(path: Path, lexicon: Lexicon) -> Manifest:
                 raise InputError(f"{path}: {name}: the lexicon has no colour {colour}")
     keyed = {image_key(name): entry for name, entry in manifest.items()}
     if len(keyed) < len(manifest):
-        raise InputError(f"{path}: two entries name the same picture, but for folder and ending; keep one of them")
+        raise InputError(
+            f"{path}: two entries name the same picture (folder and extension do not count); keep one of them"
+        )
     return keyed
 
 
 @dataclass(frozen=True)
 class PhotographScore:
-    """``mentions``: (thing, whether the picture supports it), without what is denied. ``missed``: of what is there."""
+    """``mentions``: (thing, whether the manifest supports it), without those that are denied. ``missed``: concepts of
+    the manifest's ``there`` that the text does not name; ``there``: how many it lists."""
 
     text: str
     mentions: tuple[tuple[Thing, bool], ...]
     missed: tuple[str, ...]
     there: int
-    subject: Mapping[str, Verdict]
+    subject: Mapping[str, Judgement]
 
     @property
     def unsupported(self) -> list[str]:
@@ -90,6 +93,7 @@ class PhotographScore:
         wrong = sum(not supported for _, supported in self.mentions)
         return {
             "texts": 1,
+            "texts_with_mentions": bool(self.mentions),
             "mentions": len(self.mentions),
             "unsupported": wrong,
             "texts_unsupported": wrong > 0,
@@ -97,15 +101,15 @@ class PhotographScore:
             "named": self.there - len(self.missed),
             "characters": len(self.text),
             "repetition": repetition(self.text),
-            **{aspect: verdict != "not stated" for aspect, verdict in self.subject.items()},
-            **{f"{aspect}_right": verdict == "right" for aspect, verdict in self.subject.items()},
+            **{aspect: judgement != "not stated" for aspect, judgement in self.subject.items()},
+            **{f"{aspect}_right": judgement == "right" for aspect, judgement in self.subject.items()},
         }
 
 
 PHOTOGRAPH_METRICS: dict[str, Metric] = {
     "recall": ratio("named", "there"),
     "chair_i": ratio("unsupported", "mentions"),
-    "chair_s": ratio("texts_unsupported", "texts"),
+    "chair_s": ratio("texts_unsupported", "texts_with_mentions"),
     "unsupported": ratio("unsupported", "texts"),
     "length": ratio("characters", "texts"),
     "repetition": ratio("repetition", "texts"),
@@ -128,11 +132,11 @@ def score_photograph(text: str, photograph: Photograph, lexicon: Lexicon) -> Pho
     )
 
 
-def judge_subject(text: str, things: Sequence[Thing], subject: Subject, lexicon: Lexicon) -> dict[str, Verdict]:
-    """What the text says of the main subject's gender, colour and count, by its first statement on each.
+def judge_subject(text: str, things: Sequence[Thing], subject: Subject, lexicon: Lexicon) -> dict[str, Judgement]:
+    """Whether the text's first statements of the main subject's gender, colour and count are right.
 
-    A word that states a gender is about a subject that has one (男人, where a 舞者 is to be seen), and a person's
-    colour is that of the clothes. A gender or a count that the picture does not tell is not judged.
+    A word that states a gender is about a subject that has one (男人, where the picture shows a 舞者), and a person's
+    colour is that of the clothes. A gender or a count that the picture leaves open is not judged.
     """
     genders = [gender for thing in things if (gender := lexicon.gender(thing.concept))]
     genders = genders or lexicon.pronoun_genders(text)
@@ -147,18 +151,18 @@ def judge_subject(text: str, things: Sequence[Thing], subject: Subject, lexicon:
     colours = next((thing.colours for thing in coloured if thing.colours), ())
     count = next((thing.count for thing in about if thing.count is not None), None)
 
-    def verdict(stated: bool, right: bool) -> Verdict:
+    def judge(stated: bool, right: bool) -> Judgement:
         return "not stated" if not stated else "right" if right else "wrong"
 
     return {
-        "gender": verdict(bool(genders) and subject.gender is not None, genders[:1] == [subject.gender]),
-        "colour": verdict(bool(colours), set(colours) <= set(subject.colours)),
-        "count": verdict(count is not None and subject.count is not None, count == subject.count),
+        "gender": judge(bool(genders) and subject.gender is not None, genders[:1] == [subject.gender]),
+        "colour": judge(bool(colours), set(colours) <= set(subject.colours)),
+        "count": judge(count is not None and subject.count is not None, count == subject.count),
     }
 
 
 def mention_rows(score: PhotographScore) -> list[dict[str, Any]]:
-    """As in answers.jsonl."""
+    """``mentions`` of a row of answers.jsonl."""
     return [
         {
             "kind": thing.concept,

@@ -1,12 +1,11 @@
-"""A Chinese text against the truth of its scene: CHAIR (Rohrbach et al. 2018, arXiv 1809.02156), precision and recall
-of kinds of object, and what is said of them.
+"""A Chinese text compared with the truth of its scene: CHAIR (Rohrbach et al. 2018, arXiv 1809.02156), precision and
+recall of kinds of object, accuracy of their colours, counts, positions and relations.
 
-Every metric is a function of sums over scenes, so one table of per-scene counts, resampled, gives all intervals.
+Every metric is a function of sums over scenes, so one table of counts per scene, resampled, gives all intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from stages.common.world.scene import Scene
 from stages.evaluate.score.bootstrap import Metric, divide, ratio
 from stages.evaluate.score.claims import ASPECTS, Claim, claim_right, find_claims
 from stages.evaluate.score.mentions import Mention, find_mentions
+from stages.evaluate.score.misnamed import misnamed_kinds
 
 _NGRAM = 4
 
@@ -22,14 +22,19 @@ Pairs = frozenset[tuple[str, str]]
 
 @dataclass(frozen=True)
 class TextScore:
-    """A text against the truth of its scene. ``colours`` is the first stated colour of each kind that is there;
-    ``claims`` are those about objects that are there, each with whether it is right."""
+    """A text compared with the truth of its scene.
+
+    ``mentions`` are those that are not denied. ``colours``: the first stated colour of each kind that is in the scene.
+    ``claims``: those about objects in the scene, each with whether it is true. ``misnamed``: the kinds that are named
+    in place of another thing of the scene; all other kinds that are not in the scene are hallucinated.
+    """
 
     text: str
     scene: Scene
     mentions: tuple[Mention, ...]
     colours: dict[str, str]
     claims: tuple[tuple[Claim, bool], ...]
+    misnamed: frozenset[str]
 
     @property
     def named(self) -> set[str]:
@@ -40,22 +45,26 @@ class TextScore:
         return [group.kind for group in self.scene.groups if group.kind not in self.named]
 
     def colour_right(self, mention: Mention) -> bool | None:
-        """None where no colour is stated or the object is not there."""
+        """None if no colour is stated or the object is not in the scene."""
         if mention.colour is None or mention.kind not in self.scene.kinds:
             return None
         return mention.colour == _true_colours(self.scene)[mention.kind]
 
     def counts(self, held_out: Pairs) -> dict[str, float]:
-        """What this text adds to the sums."""
+        """What this text adds to the sums of TEXT_METRICS. ``held_out``: pairs (kind, colour) never seen in training."""
         there, true = self.scene.kinds, _true_colours(self.scene)
         wrong = sum(mention.kind not in there for mention in self.mentions)
+        misnamed = sum(mention.kind in self.misnamed for mention in self.mentions)
         rare = {kind for kind in self.colours if (kind, true[kind]) in held_out}
         right = {kind for kind, colour in self.colours.items() if colour == true[kind]}
         claimed = {aspect: [right for claim, right in self.claims if claim.aspect == aspect] for aspect in ASPECTS}
         return {
             "texts": 1,
+            "texts_with_mentions": bool(self.mentions),
             "mentions": len(self.mentions),
             "wrong_mentions": wrong,
+            "misnamed_mentions": misnamed,
+            "hallucinated_mentions": wrong - misnamed,
             "texts_with_wrong": wrong > 0,
             "named": len(self.named),
             "named_right": len(self.named & there),
@@ -64,22 +73,24 @@ class TextScore:
             "coloured_right": len(right),
             "rare_coloured": len(rare),
             "rare_coloured_right": len(rare & right),
-            **{aspect: len(verdicts) for aspect, verdicts in claimed.items()},
-            **{f"{aspect}_right": sum(verdicts) for aspect, verdicts in claimed.items()},
+            **{aspect: len(truths) for aspect, truths in claimed.items()},
+            **{f"{aspect}_right": sum(truths) for aspect, truths in claimed.items()},
             "characters": len(self.text),
             "repetition": repetition(self.text),
         }
 
 
 def score_text(text: str, scene: Scene) -> TextScore:
-    """Denied objects are no claims. One verdict on colour per kind: of several colours stated, the first counts."""
+    """Denied objects are not counted as mentions. Of several colours stated of a kind, the first counts."""
     mentions = tuple(mention for mention in find_mentions(text) if not mention.negated)
     colours: dict[str, str] = {}
     for mention in mentions:
         if mention.colour is not None and mention.kind in scene.kinds:
             colours.setdefault(mention.kind, mention.colour)
-    judged = [(claim, claim_right(claim, scene)) for claim in find_claims(text, mentions)]
-    return TextScore(text, scene, mentions, colours, tuple((c, right) for c, right in judged if right is not None))
+    claims = find_claims(text, mentions)
+    judged = [(claim, claim_right(claim, scene)) for claim in claims]
+    known = tuple((claim, right) for claim, right in judged if right is not None)
+    return TextScore(text, scene, mentions, colours, known, misnamed_kinds(mentions, claims, scene))
 
 
 def _true_colours(scene: Scene) -> dict[str, str]:
@@ -87,14 +98,16 @@ def _true_colours(scene: Scene) -> dict[str, str]:
 
 
 def repetition(text: str) -> float:
-    """Share of a text's four-character runs that it has had before; 0 for texts shorter than that."""
+    """Share of a text's four-character sequences that occurred before in it; 0 for shorter texts."""
     grams = [text[i : i + _NGRAM] for i in range(len(text) - _NGRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 TEXT_METRICS: dict[str, Metric] = {
     "chair_i": ratio("wrong_mentions", "mentions"),
-    "chair_s": ratio("texts_with_wrong", "texts"),
+    "misnamed": ratio("misnamed_mentions", "mentions"),
+    "hallucinated": ratio("hallucinated_mentions", "mentions"),
+    "chair_s": ratio("texts_with_wrong", "texts_with_mentions"),
     "precision": ratio("named_right", "named"),
     "recall": ratio("named_right", "there"),
     "f1": lambda sums: divide(2 * sums["named_right"], sums["named"] + sums["there"]),
@@ -106,14 +119,9 @@ TEXT_METRICS: dict[str, Metric] = {
 }
 
 
-def text_row(score: TextScore, split: str, task: str, prompt: str, reference: str) -> dict[str, Any]:
+def mention_rows(score: TextScore) -> dict[str, Any]:
+    """``mentions`` and ``missed`` of a row of answers.jsonl."""
     return {
-        "id": score.scene.id,
-        "split": split,
-        "task": task,
-        "prompt": prompt,
-        "answer": score.text,
-        "reference": reference,
         "mentions": [
             {
                 "kind": mention.kind,
@@ -122,16 +130,10 @@ def text_row(score: TextScore, split: str, task: str, prompt: str, reference: st
                 "end": mention.end,
                 "colour": mention.colour,
                 "supported": mention.kind in score.scene.kinds,
+                "misnamed": mention.kind in score.misnamed,
                 "colour_right": score.colour_right(mention),
             }
             for mention in score.mentions
         ],
         "missed": score.missed,
     }
-
-
-def samples_text(parameters: int, answers: Iterable[tuple[str, str]]) -> str:
-    """The notes' own form: the parameter count, then `[Image]: name` and the answer for each (name, answer)."""
-    blocks = [f"模型参数量：{parameters / 1e6:.3f} 百万"]
-    blocks += [f"[Image]: {name}\n{answer}" for name, answer in answers]
-    return "\n\n".join(blocks) + "\n"

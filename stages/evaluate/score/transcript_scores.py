@@ -1,23 +1,18 @@
-"""Scores texts about photographs, whatever model made them:
-
-python -m stages.evaluate.score --manifest data/eval/photographs.yaml TRANSCRIPTS [TRANSCRIPTS ...]
-"""
+"""Scores of texts about photographs, written by any model: a table on the terminal, and every mention as JSON."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stages.common.config.params import load_params
+from stages.common.config.params import Params
 from stages.common.core.errors import InputError
 from stages.common.core.files import write_json
-from stages.common.core.stage import run_stage
 from stages.evaluate.score.bootstrap import Bootstrap, Estimate
-from stages.evaluate.score.lexicon import LEXICON, Lexicon, load_lexicon
+from stages.evaluate.score.lexicon import Lexicon, load_lexicon
 from stages.evaluate.score.photographs import (
     ASPECTS,
     PHOTOGRAPH_METRICS,
@@ -38,7 +33,7 @@ _NAMES = {
 }
 _SIGNS = {"right": "+", "wrong": "-", "not stated": "."}
 
-Scores = Mapping[str, Sequence[PhotographScore]]  # of each picture of the manifest, in its order
+Scores = Mapping[str, Sequence[PhotographScore]]  # for each picture of the manifest, in its order
 
 
 def score_file(path: Path, manifest: Manifest, lexicon: Lexicon) -> Scores:
@@ -56,7 +51,7 @@ def score_file(path: Path, manifest: Manifest, lexicon: Lexicon) -> Scores:
 
 
 def overall(scores: Scores, samples: int, confidence: float, seed: int) -> dict[str, Estimate]:
-    """Over the pictures that have a text, each of the same weight, however many texts are about it."""
+    """Metrics over the pictures that have a text; each picture has the same weight, however many texts it has."""
     rows = [_mean(found) for found in scores.values() if found]
     return Bootstrap(len(rows), samples, confidence, seed).of_sums(rows, PHOTOGRAPH_METRICS)
 
@@ -66,21 +61,21 @@ def _mean(found: Sequence[PhotographScore]) -> dict[str, float]:
     return {name: sum(row[name] for row in counts) / len(counts) for name in counts[0]}
 
 
-def table(path: Path, scores: Scores, whole: Mapping[str, Estimate], confidence: float) -> str:
-    """What stands on the terminal; per picture first, then over all."""
+def table(path: Path, scores: Scores, metrics: Mapping[str, Estimate], confidence: float) -> str:
+    """For the terminal: a line per picture, then the metrics over all pictures."""
     head = ("recall %", "CHAIR-i %", "unsupported", "length", "repetition %", "subject: gender, colour, count")
     lines = [str(path), "  ".join([*(f"{name:>12}" for name in head[:-1]), head[-1], "picture: unsupported words"])]
     for name, found in scores.items():
         if not found:
             continue
         each = Bootstrap(1, 0, confidence, 0).of_sums([_mean(found)], PHOTOGRAPH_METRICS)
-        said = "、".join(dict.fromkeys(word for score in found for word in score.unsupported))
+        words = "、".join(dict.fromkeys(word for score in found for word in score.unsupported))
         signs = [" ".join(_SIGNS[score.subject[aspect]] for score in found) for aspect in ASPECTS]
-        figures = [f"{_shown(column, each[column].value):>12}" for column in _COLUMNS]
-        lines.append("  ".join([*figures, f"{'  '.join(signs):<30}", f"{name}: {said or '–'}"]))
+        values = [f"{_shown(column, each[column].value):>12}" for column in _COLUMNS]
+        lines.append("  ".join([*values, f"{'  '.join(signs):<30}", f"{name}: {words or '–'}"]))
     lines.append("the main subject's gender, colour and count: + right, - wrong, . not stated")
     lines.append(f"over {sum(bool(found) for found in scores.values())} pictures, {100 * confidence:g} % interval:")
-    for metric, estimate in whole.items():
+    for metric, estimate in metrics.items():
         interval = f"[{_shown(metric, estimate.low)}, {_shown(metric, estimate.high)}]"
         unit = " %" if metric in _PERCENT else ""
         lines.append(f"  {_NAMES.get(metric, metric):<16} {_shown(metric, estimate.value):>7}{unit:2} {interval}")
@@ -93,7 +88,7 @@ def _shown(metric: str, value: float) -> str:
     return f"{100 * value:.1f}" if metric in _PERCENT else f"{value:.1f}"
 
 
-def as_json(path: Path, scores: Scores, whole: Mapping[str, Estimate]) -> dict[str, Any]:
+def as_json(path: Path, scores: Scores, metrics: Mapping[str, Estimate]) -> dict[str, Any]:
     texts = [
         {
             "image": name,
@@ -105,31 +100,26 @@ def as_json(path: Path, scores: Scores, whole: Mapping[str, Estimate]) -> dict[s
         for name, found in scores.items()
         for score in found
     ]
-    return {"file": str(path), "overall": {name: estimate.row() for name, estimate in whole.items()}, "texts": texts}
+    return {"file": str(path), "overall": {name: estimate.row() for name, estimate in metrics.items()}, "texts": texts}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.evaluate.score", description=__doc__.splitlines()[0])
-    parser.add_argument("transcripts", nargs="+", type=Path, help="JSON lines, or the notes' [Image]: form")
-    parser.add_argument("--manifest", type=Path, required=True, help="what is in the pictures, YAML")
-    parser.add_argument("--lexicon", type=Path, default=LEXICON, help=f"what texts call things, YAML ({LEXICON})")
-    parser.add_argument("--json", type=Path, help="write figures and every mention to this file")
-    asked = parser.parse_args()
-    params = load_params()
+def score_transcripts(
+    transcripts: Sequence[Path], manifest_path: Path, lexicon_path: Path, json_path: Path | None, params: Params
+) -> None:
+    """Print a table for each file of texts; with ``json_path``, write metrics and mentions there.
+
+    Raises InputError for a file that cannot be used, before anything is printed or written.
+    """
     settings = params.evaluate
-    lexicon = load_lexicon(asked.lexicon)
-    manifest = load_manifest(asked.manifest, lexicon)
-    found = [(path, score_file(path, manifest, lexicon)) for path in asked.transcripts]
+    lexicon = load_lexicon(lexicon_path)
+    manifest = load_manifest(manifest_path, lexicon)
+    scored = [(path, score_file(path, manifest, lexicon)) for path in transcripts]
     written = []
-    for path, scores in found:
-        whole = overall(scores, settings.bootstrap_samples, settings.confidence, params.seed)
-        print(table(path, scores, whole, settings.confidence), flush=True)
-        written.append(as_json(path, scores, whole))
+    for path, scores in scored:
+        metrics = overall(scores, settings.bootstrap_samples, settings.confidence, params.seed)
+        print(table(path, scores, metrics, settings.confidence), flush=True)
+        written.append(as_json(path, scores, metrics))
         if without := [name for name, texts in scores.items() if not texts]:
             print(f"no text in {path} about: {', '.join(without)}", file=sys.stderr)
-    if asked.json is not None:
-        write_json(asked.json, written)
-
-
-if __name__ == "__main__":
-    run_stage(main)
+    if json_path is not None:
+        write_json(json_path, written)

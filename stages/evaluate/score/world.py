@@ -1,0 +1,161 @@
+"""Scores of a checkpoint on the built-in world: every answer is compared with the truth of its scene."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.common.config.params import Params
+from stages.common.core.errors import InputError
+from stages.common.data.shards import read_rows
+from stages.common.world.scene import Scene, held_out_pairs
+from stages.common.world.vocabulary import KINDS
+from stages.evaluate.files import TEXT_TASKS, YES_NO_TASKS, Answer, TextLosses, read_answers, read_hidden, read_losses
+from stages.evaluate.score.bootstrap import Bootstrap, Estimate, sum_by_scene
+from stages.evaluate.score.breakdowns import (
+    PRIOR_METRICS,
+    Point,
+    by_background,
+    by_frequency,
+    by_sentence,
+    prior_counts,
+)
+from stages.evaluate.score.losses import (
+    ALTERNATIVE_METRICS,
+    LOSS_METRICS,
+    loss_counts,
+    two_alternative_counts,
+    world_spans,
+)
+from stages.evaluate.score.overlap import distinct, overlap_estimates
+from stages.evaluate.score.pope import POPE_METRICS, pope_counts, pope_row
+from stages.evaluate.score.probe import probe_estimates
+from stages.evaluate.score.results import Results, answer_row, select, unknown_row
+from stages.evaluate.score.texts import TEXT_METRICS, TextScore, mention_rows, score_text
+
+PREFIXES = {"description": "", "caption": "caption_"}
+# Captions state next to nothing about these.
+_NOT_IN_CAPTIONS = {"colour_accuracy_held_out", "position_accuracy", "relation_accuracy"}
+
+
+class Truth(NamedTuple):
+    """A scene, and its reference texts by task."""
+
+    scene: Scene
+    references: Mapping[str, Sequence[str]]
+
+
+def score_world(folder: Path, params: Params) -> Results:
+    """Scores of what stage answer wrote to ``folder``. Raises InputError if it and data/prepared do not match."""
+    answers, losses = read_answers(folder), read_losses(folder)
+    truths = {split: read_truths(split) for split in ("test", "fixed")}
+    for answer in answers:
+        if answer.id not in truths[answer.split]:
+            raise unknown_row(folder, answer.id)
+    test = truths["test"]
+    names = [answer.id for answer in select(answers, "test", TEXT_TASKS[0])]
+    settings = params.evaluate
+    bootstrap = Bootstrap(len(names), settings.bootstrap_samples, settings.confidence, params.seed)
+    held_out = held_out_pairs(params.seed, params.data.held_out_colours)
+    frequency = kind_frequency()
+    estimates: dict[str, Estimate] = {}
+    series: dict[str, list[Point]] = {}
+    rows = []
+    for task, prefix in PREFIXES.items():
+        chosen = select(answers, "test", task)
+        if [answer.id for answer in chosen] != names:
+            raise InputError(f"{folder}: not the same scenes have a {TEXT_TASKS[0]} and a {task}; run `dvc repro`")
+        scores = [score_text(answer.answer, test[answer.id].scene) for answer in chosen]
+        rows += [answer_row(a) | mention_rows(score) for a, score in zip(chosen, scores, strict=True)]
+        for answer in select(answers, "fixed", task):
+            rows.append(answer_row(answer) | mention_rows(score_text(answer.answer, truths["fixed"][answer.id].scene)))
+        references = [test[name].references[task] for name in names]
+        found = text_estimates(scores, references, held_out, frequency, bootstrap)
+        found |= loss_estimates([each for each in losses if each.task == task], test, names, bootstrap)
+        estimates |= {prefix + name: each for name, each in found.items() if not prefix or name not in _NOT_IN_CAPTIONS}
+        if not prefix:
+            series = {
+                "sentence": by_sentence(scores, bootstrap),
+                "frequency": by_frequency(scores, frequency, bootstrap),
+                "background": by_background(scores, bootstrap),
+            }
+    questions = [answer for answer in answers if answer.task in YES_NO_TASKS]
+    asked = sum_by_scene(((answer.id, pope_counts(answer)) for answer in questions), names)
+    estimates |= bootstrap.of_sums(asked, POPE_METRICS)
+    estimates["probe_auc"], layers = probe_of(folder, [test[name].scene for name in names], bootstrap)
+    series["layer"] = [
+        Point(str(number), len(names), {"probe_auc": each}) for number, each in enumerate(layers, start=1)
+    ]
+    shown = [(answer.id, answer.answer) for answer in select(answers, "fixed", TEXT_TASKS[0])]
+    return Results(len(names), estimates, series, [*rows, *map(pope_row, questions)], shown)
+
+
+def read_truths(split: str) -> dict[str, Truth]:
+    """The truth of each scene of a split, by its id."""
+    truths = {}
+    for row in read_rows(split, ["id", "scene", "texts"]):
+        references: dict[str, list[str]] = {task: [] for task in TEXT_TASKS}
+        for text in row["texts"]:
+            if text["task"] in references:
+                references[text["task"]].append("".join(text["answer"]))
+        truths[row["id"]] = Truth(Scene.from_json(row["scene"]), references)
+    return truths
+
+
+def kind_frequency() -> dict[str, int]:
+    """How many train scenes show each kind."""
+    scenes = (json.loads(row["scene"]) for row in read_rows("train", ["scene"]))
+    counted = Counter(kind for scene in scenes for kind in {group["kind"] for group in scene["groups"]})
+    return {kind: counted[kind] for kind in KINDS}
+
+
+def text_estimates(
+    scores: Sequence[TextScore],
+    references: Sequence[Sequence[str]],
+    held_out: frozenset[tuple[str, str]],
+    frequency: Mapping[str, int],
+    bootstrap: Bootstrap,
+) -> dict[str, Estimate]:
+    """The metrics of texts, one text and all its references per scene."""
+    texts = [score.text for score in scores]
+    found = bootstrap.of_sums([score.counts(held_out) for score in scores], TEXT_METRICS)
+    found |= overlap_estimates(texts, references)
+    found |= bootstrap.of_sums([prior_counts(score, frequency) for score in scores], PRIOR_METRICS)
+    return found | {f"distinct_{order}": Estimate.without_interval(distinct(texts, order)) for order in (1, 2)}
+
+
+def loss_estimates(
+    losses: Iterable[TextLosses], truths: Mapping[str, Truth], names: Sequence[str], bootstrap: Bootstrap
+) -> dict[str, Estimate]:
+    """The metrics of the losses of reference texts."""
+    counted = []
+    for each in losses:
+        counts = loss_counts(each, world_spans)
+        if each.other_id:
+            counts |= two_alternative_counts(each, truths[each.id].scene, truths[each.other_id].scene)
+        counted.append((each.id, counts))
+    return bootstrap.of_sums(sum_by_scene(counted, names), LOSS_METRICS | ALTERNATIVE_METRICS)
+
+
+def probe_of(folder: Path, test: Sequence[Scene], bootstrap: Bootstrap) -> tuple[Estimate, list[Estimate]]:
+    """Probes of the hidden states in ``folder``: the mean over layers, and each layer's."""
+    validation = [Scene.from_json(row["scene"]) for row in read_rows("validation", ["scene"])]
+    hidden = {split: read_hidden(folder, split) for split in ("validation", "test")}
+    for split, scenes in (("validation", validation), ("test", test)):
+        if len(hidden[split]) != len(scenes):
+            raise InputError(
+                f"{folder}: hidden states of {len(hidden[split])} {split} scenes, where there are {len(scenes)}; "
+                "run `dvc repro`"
+            )
+    return probe_estimates(hidden["validation"], presence(validation), hidden["test"], presence(test), bootstrap)
+
+
+def presence(scenes: Sequence[Scene]) -> np.ndarray:
+    """Which kinds each of N scenes holds: [N, K]."""
+    kinds = [scene.kinds for scene in scenes]
+    return np.array([[kind in there for kind in KINDS] for there in kinds], bool).reshape(len(scenes), len(KINDS))
