@@ -1,5 +1,6 @@
 """Stage encode: patch features of every picture, once, because the vision encoder stays frozen; or none, where the
-disk does not hold them (encode.cache).
+disk does not hold them (encode.cache). And their mean over train pictures, which stands in for a picture where the
+evaluation shows none.
 
 in: data/prepared, data/vision; params encode. out: data/features
 """
@@ -10,11 +11,13 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
@@ -34,7 +37,7 @@ from stages.common.core.processes import (
     wait_for_everyone,
 )
 from stages.common.core.stage import run_stage
-from stages.common.data.features import features_path
+from stages.common.data.features import features_path, mean_path
 from stages.common.data.pictures import pixel_values
 from stages.common.data.shards import has_split, picture_starts, read_images
 from stages.common.training.launch import run_distributed
@@ -88,44 +91,65 @@ def create_arrays(shapes: Mapping[str, tuple[int, int, int]], folder: Path) -> s
     return None
 
 
-@torch.inference_mode()
 def write_features(model: CLIPVisionModel, split: str, batch_size: int, bf16: bool, path: Path) -> None:
-    """The last hidden state before the post layer norm, without the class token.
-
-    Processes take batches in turn, which are the same ones however many they are.
-    """
+    """Processes take batches in turn, which are the same ones however many they are."""
     array = open_memmap(path, "r")
     rank, processes = rank_and_world_size()
-    images = read_images(split)
-    batches = enumerate(iter(lambda: list(islice(images, batch_size)), []))
     with (
         path.open("r+b") as file,  # not the map itself: machines that share a folder would overwrite each other's pages
         tqdm(total=len(array), unit=" pictures", desc=f"encode {split}", disable=not is_main_process()) as bar,
     ):
-        for number, batch in batches:
+        for number, batch in enumerate(batched(read_images(split), batch_size)):
             if number % processes == rank:
-                pixels = pixel_values(batch, model.config.image_size, torch.get_num_threads()).to(model.device)
-                with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-                    seen = model(pixel_values=pixels).last_hidden_state
                 file.seek(array.offset + number * batch_size * array.strides[0])
-                file.write(seen[:, 1:].half().cpu().numpy().tobytes())
+                file.write(features_of(model, batch, bf16).tobytes())
             bar.update(len(batch))
+
+
+@torch.inference_mode()
+def features_of(model: CLIPVisionModel, images: Sequence[dict[str, Any]], bf16: bool) -> np.ndarray:
+    """[N, P, D] float16: the last hidden state before the post layer norm, without the class token."""
+    pixels = pixel_values(images, model.config.image_size, torch.get_num_threads()).to(model.device)
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        seen = model(pixel_values=pixels).last_hidden_state
+    return seen[:, 1:].half().cpu().numpy()
+
+
+def mean_features(parts: Iterable[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Mean of pictures' features, ``parts`` [N, P, D] each, as ``shape`` [P, D] float32; 0 where there are none."""
+    total, count = np.zeros(shape), 0
+    for part in parts:
+        total += part.sum(0, dtype=np.float64)
+        count += len(part)
+    return (total / max(count, 1)).astype(np.float32)
+
+
+def batched(images: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    left = iter(images)
+    while batch := list(islice(left, size)):
+        yield batch
 
 
 def main() -> None:
     params = load_params()
-    if not params.encode.cache:
-        with shared_directory(FEATURES) as folder:
-            if is_main_process():
-                write_text(folder / "README.md", "encode.cache is off: pictures are encoded in every step instead.\n")
-        return
     require_model(VISION, "vision")
     reuse_memory()
     model = CLIPVisionModel.from_pretrained(VISION, local_files_only=True).to(default_device()).eval()
     patches, width = (model.config.image_size // model.config.patch_size) ** 2, model.config.hidden_size
+    # Each may have measured another number format as the faster one.
+    bf16 = broadcast(use_bf16(params.train.precision))
+    settings = params.encode
+    if not settings.cache:
+        with shared_directory(FEATURES) as folder:
+            if is_main_process():
+                write_text(folder / "README.md", "encode.cache is off: pictures are encoded in every step instead.\n")
+                images = batched(islice(read_images("train"), settings.mean_pictures), settings.batch_size)
+                parts = (features_of(model, batch, bf16) for batch in images)
+                np.save(mean_path(folder), mean_features(parts, (patches, width)), allow_pickle=False)
+        return
     shapes = {split: (int(picture_starts(split)[-1]), patches, width) for split in SPLITS if has_split(split)}
     needed = 2 * sum(count * patches * width for count, _, _ in shapes.values())
-    trouble, bf16 = None, use_bf16(params.train.precision)
+    trouble = None
     if is_main_process():
         pictures = sum(count for count, _, _ in shapes.values())
         print(
@@ -134,7 +158,7 @@ def main() -> None:
         )
         shutil.rmtree(partial_path(FEATURES), ignore_errors=True)  # of a run that was killed
         trouble = missing_space(FEATURES, needed)
-    trouble, bf16 = broadcast((trouble, bf16))  # each may have measured another number format as the faster one
+    trouble = broadcast(trouble)
     if trouble is not None:
         raise InputError(f"{trouble}: {_INSTEAD}")
     with shared_directory(FEATURES) as folder:
@@ -142,7 +166,12 @@ def main() -> None:
         if trouble is not None:
             raise InputError(f"{trouble}: {_INSTEAD}")
         for split in shapes:
-            write_features(model, split, params.encode.batch_size, bf16, features_path(split, folder))
+            write_features(model, split, settings.batch_size, bf16, features_path(split, folder))
+        wait_for_everyone()
+        if is_main_process():
+            train = np.load(features_path("train", folder), mmap_mode="r", allow_pickle=False)[: settings.mean_pictures]
+            parts = (train[start : start + settings.batch_size] for start in range(0, len(train), settings.batch_size))
+            np.save(mean_path(folder), mean_features(parts, (patches, width)), allow_pickle=False)
 
 
 def end_cleanly() -> None:

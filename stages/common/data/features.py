@@ -49,8 +49,24 @@ class ShownPictures:
         return pixel_values(images, self._image_size).numpy()
 
 
+class MeanPicture:
+    """A blind picture: the same mean patch features [P, D], float32, whatever number is asked for."""
+
+    key = "patch_features"
+
+    def __init__(self, mean: np.ndarray) -> None:
+        self._mean = mean
+
+    def __getitem__(self, numbers: Sequence[int]) -> np.ndarray:
+        return np.broadcast_to(self._mean, (len(numbers), *self._mean.shape))
+
+
 def features_path(split: str, root: Path = FEATURES) -> Path:
     return root / f"{split}.npy"
+
+
+def mean_path(root: Path = FEATURES) -> Path:
+    return root / "mean.npy"
 
 
 def load_pictures(split: str, cache: bool, image_size: int, root: Path = FEATURES) -> Pictures:
@@ -61,3 +77,11 @@ def load_pictures(split: str, cache: bool, image_size: int, root: Path = FEATURE
     if not path.exists():
         raise InputError(f"{path} is missing: run `dvc repro encode` first")
     return CachedFeatures(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def load_mean(root: Path = FEATURES) -> MeanPicture:
+    """The mean patch features of train pictures. Raises InputError where the stage encode has not run yet."""
+    path = mean_path(root)
+    if not path.exists():
+        raise InputError(f"{path} is missing: run `dvc repro encode` first")
+    return MeanPicture(np.load(path, allow_pickle=False))
