@@ -1,6 +1,6 @@
 """Set-up: what `make` does in a clone, without a git identity, without git, and after an interruption.
 
-Python, pip and ruff are stand-ins that write down how they were called; make, git and dvc are real.
+Python, pip, ruff and Debian's package tools are stand-ins that record their arguments; make, git and dvc are real.
 """
 
 from __future__ import annotations
@@ -37,8 +37,19 @@ case "$*" in
 "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && cp "${0%/*}/dvc" "${0%/*}/ruff" "$3/bin/" ;;
 "-m pip "*) exit "${PIP_ENDS_WITH:-0}" ;;
 "-m stages.report.plots_template "*) echo page > "$3" ;;
-"-m pytest"*) echo "1 failed, 2 passed in 0.12s"; exit 1 ;;
+"-m pytest"*) echo "skips fail: ${FAIL_ON_SKIP:-0}"; echo "1 failed, 2 passed in 0.12s"; exit 1 ;;
 esac
+"""
+# Debian's packages: those named in $INSTALLED are there.
+DPKG_QUERY = """\
+#!/bin/sh
+for package; do :; done
+case " $INSTALLED " in *" $package "*) printf installed ;; *) exit 1 ;; esac
+"""
+APT_GET = """\
+#!/bin/sh
+echo "apt-get $*" >> "$CALLS"
+exit "${APT_ENDS_WITH:-0}"
 """
 
 
@@ -65,9 +76,12 @@ class Project:
         script(tools / "python3.11", STAND_IN)
         script(tools / "dvc", f'#!/bin/sh\nexec "{sys.executable}" -m dvc "$@"\n')
         script(tools / "ruff", "#!/bin/sh\n")
+        script(tools / "dpkg-query", DPKG_QUERY)
+        script(tools / "apt-get", APT_GET)
+        script(tools / "sudo", '#!/bin/sh\nexec "$@"\n')
 
     def run(self, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        """With no git settings but ``settings``, and no word from a make or git that runs these tests."""
+        """Run ``command`` with no git settings but ``settings``, and no variables of a make or git that runs pytest."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "MAKE", "MFLAGS", "DVC_"))
         }
@@ -83,18 +97,22 @@ class Project:
             command, cwd=self.folder, env=environment | settings, capture_output=True, text=True, timeout=120
         )
 
-    def make(self, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        return self.run("make", *words, **settings)
+    def make(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return self.run("make", *arguments, **settings)
 
     def setup(self, **settings: str) -> str:
-        """What a `make setup` that succeeds prints."""
+        """Run `make setup`, which must succeed, and return what it prints."""
         done = self.make("setup", **settings)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def calls(self, start: str = "") -> list[str]:
+        """The recorded calls of stand-ins that begin with ``start``."""
+        lines = self.calls_file.read_text(encoding="utf-8").splitlines() if self.calls_file.exists() else []
+        return [line for line in lines if line.startswith(start)]
+
     def installs(self) -> int:
-        calls = self.calls_file.read_text(encoding="utf-8").splitlines() if self.calls_file.exists() else []
-        return sum(call.startswith("-m pip install") for call in calls)
+        return len(self.calls("-m pip install"))
 
     def goes_without_git(self) -> bool:
         done = self.run(str(self.tools / "dvc"), "config", "core.no_scm")
@@ -124,9 +142,15 @@ def test_the_environment_is_made_once(project: Project) -> None:
 
 def test_full_writes_its_preset_and_goes_on_as_repro_does(project: Project) -> None:
     project.make("full")
-    calls = project.calls_file.read_text(encoding="utf-8").splitlines()
-    wanted = ["-m stages.common.config.preset presets/full.args", "-m stages.common.config"]
-    assert [call for call in calls if call in wanted] == wanted
+    expected = ["-m stages.common.config.preset presets/full.args", "-m stages.common.config"]
+    assert project.calls("-m stages.common.config") == expected
+
+
+def test_repro_checks_the_parameters_before_dvc_runs_a_stage(project: Project) -> None:
+    script(project.tools / "dvc", '#!/bin/sh\necho "dvc $*" >> "$CALLS"\n')
+    assert project.make("repro").returncode == 0
+    calls = project.calls()
+    assert calls.index("-m stages.common.config") < calls.index("dvc repro")
 
 
 def test_a_changed_lock_file_makes_it_anew(project: Project) -> None:
@@ -179,7 +203,7 @@ def test_two_jobs_do_the_set_up_once(project: Project) -> None:
 
 
 def test_unpacked_without_git(project: Project) -> None:
-    assert "Without git" in project.setup()
+    assert "need git" in project.setup()
     assert project.goes_without_git()
     project.run("git", "init", "-q")
     assert project.setup(**IDENTITY) == ""
@@ -188,7 +212,7 @@ def test_unpacked_without_git(project: Project) -> None:
 
 def test_inside_somebody_elses_repository(project: Project) -> None:
     project.run("git", "init", "-q", "..")
-    assert "Without git" in project.setup()
+    assert "need git" in project.setup()
     assert project.goes_without_git()
     project.run("git", "add", "Makefile")
     assert project.setup(**IDENTITY) == ""
@@ -198,7 +222,7 @@ def test_inside_somebody_elses_repository(project: Project) -> None:
 def test_a_clone_where_git_is_not_installed(project: Project) -> None:
     project.run("git", "init", "-q")
     script(project.tools / "git", "#!/bin/sh\nexit 127\n")
-    assert "Without git" in project.setup()
+    assert "need git" in project.setup()
     assert project.goes_without_git()
 
 
@@ -209,8 +233,22 @@ def test_a_clone_without_identity(project: Project) -> None:
 
 
 def test_ci_prints_pytests_closing_line_last_and_fails_with_it(project: Project) -> None:
-    done = project.run(".ci/run")
+    done = project.run(".ci/run", INSTALLED="chromium fonts-noto-cjk")
     assert done.returncode != 0
+    assert "skips fail: 1" in done.stdout.splitlines()
+    assert done.stdout.splitlines()[-1] == "1 failed, 2 passed in 0.12s"
+    assert project.calls("apt-get") == []
+
+
+def test_ci_installs_what_the_tests_need(project: Project) -> None:
+    project.run(".ci/run", INSTALLED="chromium")
+    install = "apt-get install --quiet --yes --no-install-recommends fonts-noto-cjk"
+    assert project.calls("apt-get") == ["apt-get update --quiet", install]
+
+
+def test_ci_runs_the_tests_where_packages_cannot_be_installed(project: Project) -> None:
+    done = project.run(".ci/run", APT_ENDS_WITH="100")
+    assert "warning: could not install chromium fonts-noto-cjk" in done.stderr
     assert done.stdout.splitlines()[-1] == "1 failed, 2 passed in 0.12s"
 
 
@@ -219,8 +257,8 @@ def test_the_lock_file_holds_plain_versions_that_the_project_asks_for() -> None:
     pins = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", pin) for pin in pins)
     locked = {canonicalize_name(name): version for name, version in (pin.split("==") for pin in pins)}
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    for line in [*wanted["project"]["dependencies"], *wanted["dependency-groups"]["dev"]]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    for line in [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]:
         requirement = Requirement(line)
         assert locked[canonicalize_name(requirement.name)] in requirement.specifier
 
@@ -235,6 +273,8 @@ def test_git_ignores_what_dvc_keeps_and_tracks_what_it_does_not(project: Project
             (tracked if settings.get("cache") is False else kept).append(path.replace("${key}", "x"))
     assert kept and tracked
     for path in kept:
+        assert project.run("git", "check-ignore", "-q", path).returncode == 0, path
+    for path in ["reports/time/vision.json", "reports/times.html"]:  # what stages write that nobody keeps
         assert project.run("git", "check-ignore", "-q", path).returncode == 0, path
     for path in [*tracked, "data/eval/scenes.yaml", ".dvc/config", ".dvc/plots/loss.json", "dvc.lock"]:
         assert project.run("git", "check-ignore", "-q", path).returncode == 1, path

@@ -26,7 +26,8 @@ from stages.common.training.compilation import compile_decoder
 IMAGE_ID, PATCHES = 3, 4
 # Largest difference from float32 that the format's own rounding makes, relative to the largest value.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="has no GPU"))]
+NEEDS_GPU = (pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))
+DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]
 
 
 def attend(
