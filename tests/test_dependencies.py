@@ -27,6 +27,7 @@ def stages() -> dict[str, dict]:
 
 
 NEUTRAL = read_yaml("tests/neutral_modules.yaml")
+EXCEPTIONS = [path for entry in NEUTRAL for path in entry.get("except", [])]
 STAGES = stages()
 MODULES = sorted(
     file.relative_to(ROOT).as_posix() for folder in ("stages", "model") for file in (ROOT / folder).rglob("*.py")
@@ -38,7 +39,7 @@ def is_inside(module: str, path: str) -> bool:
 
 
 def is_neutral(module: str) -> bool:
-    return any(is_inside(module, entry["path"]) and module not in entry.get("except", []) for entry in NEUTRAL)
+    return module not in EXCEPTIONS and any(is_inside(module, entry["path"]) for entry in NEUTRAL)
 
 
 def module_file(name: str) -> str | None:
@@ -56,10 +57,15 @@ def entry_file(stage: dict) -> str:
 
 
 @cache
+def parsed(file: str) -> ast.Module:
+    return ast.parse((ROOT / file).read_text(encoding="utf-8"))
+
+
+@cache
 def imports(file: str) -> frozenset[str]:
     """The local modules whose names stand in the import statements of ``file``, wherever in it."""
     names: list[str] = []
-    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -76,12 +82,20 @@ def packages(file: str) -> set[str]:
 
 
 def has_code(file: str) -> bool:
-    body = ast.parse((ROOT / file).read_text(encoding="utf-8")).body
-    return not all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
+    return not all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in parsed(file).body)
+
+
+def calls_methods_of(file: str, exception: str) -> bool:
+    """Whether ``file`` uses a method whose name is that of one in ``exception``."""
+    methods = {node.name for node in ast.walk(parsed(exception)) if isinstance(node, ast.FunctionDef)}
+    return any(isinstance(node, ast.Attribute) and node.attr in methods for node in ast.walk(parsed(file)))
 
 
 def needed_modules(entry: str) -> set[str]:
-    """The modules that ``entry`` imports, directly or through others, and that can change an output."""
+    """The modules that ``entry`` imports, directly or through others, and that can change an output.
+
+    Imports of neutral modules are not followed: what is reached only through them counts where its methods are used.
+    """
     needed: set[str] = set()
     remaining = {entry}
     while remaining:
@@ -89,6 +103,7 @@ def needed_modules(entry: str) -> set[str]:
         if file not in needed and not is_neutral(file):
             needed.add(file)
             remaining |= imports(file) | packages(file)
+            remaining |= {exception for exception in EXCEPTIONS if calls_methods_of(file, exception)}
     return {file for file in needed if has_code(file)}
 
 
