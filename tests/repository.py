@@ -13,14 +13,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 NOT_COPIED = {".git", ".venv", ".venv-lock", ".resume", "wandb", "dvc.lock", "dvc_plots"}
 NOT_COPIED |= {"reports", "metrics", "checkpoints"}
-NOT_COPIED |= {f"data/{made}" for made in ("fetched", "prepared", "tokenizer", "vision", "language", "features", "sft")}
-NOT_COPIED |= {f".dvc/{made}" for made in ("cache", "tmp", "config.local")}
-CHANGING = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".hypothesis", "*.partial*")  # while copied
+NOT_COPIED |= {f"data/{out}" for out in ("fetched", "prepared", "tokenizer", "vision", "language", "features", "sft")}
+NOT_COPIED |= {f".dvc/{name}" for name in ("cache", "tmp", "config.local")}
+# Other processes may write these during the copy.
+CHANGING = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".hypothesis", "*.partial*")
 
 
 class Repository:
-    """``preset`` and then ``values`` are written into the tests' parameters. What ran is taken from DVC's own words,
-    `Running stage 'NAME'`."""
+    """``preset`` and then ``values`` are written into the tests' parameters, ``env`` into the environment."""
 
     def __init__(self, root: Path, preset: str, values: Mapping[str, str], env: Mapping[str, str]) -> None:
         self.root = root
@@ -36,11 +36,11 @@ class Repository:
             **env,
         }
 
-        def left_out(folder: str, names: list[str]) -> set[str]:
+        def not_copied(folder: str, names: list[str]) -> set[str]:
             inside = Path(folder).relative_to(ROOT)
             return CHANGING(folder, names) | {name for name in names if (inside / name).as_posix() in NOT_COPIED}
 
-        shutil.copytree(ROOT, root, ignore=left_out)
+        shutil.copytree(ROOT, root, ignore=not_copied)
         shutil.copy(ROOT / "tests/params.yaml", root / "params.yaml")
         self.run("git", "init", "--quiet")
         self.run("python", "-m", "stages.common.config.preset", preset)
@@ -50,6 +50,7 @@ class Repository:
         self.commit()
 
     def run(self, *command: str) -> str:
+        """Run ``command``, which must succeed; returns what it prints, stderr included."""
         done = self.end(*command)
         assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-3000:]}"
         return done.stdout
@@ -59,7 +60,13 @@ class Repository:
         return subprocess.run(command, cwd=self.root, env=self.env, text=True, check=False, **output)
 
     def stages_run(self, *command: str) -> set[str]:
+        """Run ``command``; returns the stages that DVC reports as run."""
         return set(re.findall(r"Running stage '([^']+)'", self.run(*command)))
+
+    def append(self, path: str, text: str) -> None:
+        """Write ``text`` at the end of a file."""
+        with (self.root / path).open("a", encoding="utf-8") as file:
+            file.write(text)
 
     def commit(self) -> None:
         self.run("git", "add", "--all")

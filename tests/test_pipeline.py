@@ -1,4 +1,4 @@
-"""The pipeline itself, run by DVC in a repository of its own: what it makes, and what it leaves alone."""
+"""The pipeline, run by DVC in a repository of its own: what it writes, and which stages a change runs again."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from tests.repository import Repository
 
 PHASES = ("short", "medium", "long", "direct", "unshuffled")
-DISTINCT = {f"{prefix}distinct_{order}" for prefix in ("", "caption_") for order in (1, 2)}  # no mean over scenes
-EVALUATIONS = {"evaluate-pretrain", *(f"evaluate@{phase}" for phase in PHASES)}
+OF_ALL_TEXTS = ("distinct_1", "distinct_2", "bleu", "chrf")  # no means over scenes, so they are not resampled
+ANSWERS = {"answer-pretrain", *(f"answer@{phase}" for phase in PHASES)}
+SCORES = {"score-pretrain", *(f"score@{phase}" for phase in PHASES)}
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +27,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     assert ran == {
         *("fetch", "prepare", "tokenizer", "vision", "language", "encode", "pretrain", "curriculum", "report"),
         *(f"sft@{phase}" for phase in PHASES),
-        *EVALUATIONS,
+        *ANSWERS,
+        *SCORES,
     }
     repository.commit()
     return repository
@@ -51,10 +53,11 @@ def test_everything_is_there(repository: Repository) -> None:
         assert {row["task"] for row in rows} == {"caption", "description", "random", "popular", "adversarial"}
         found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         measured = {name for name, interval in found["intervals"].items() if interval["value"] is not None}
-        assert {"swap_gap_object", "caption_swap_gap_colour", "probe_auc", "probe_vision_auc", "chrf"} <= measured
-        assert set(found["series"]) == {"sentence", "frequency", "background"}
+        assert {"swap_gap_object", "caption_swap_gap_colour", "blind_gap", "two_alternative", "probe_auc"} <= measured
+        assert set(found["series"]) == {"sentence", "frequency", "background", "layer"}
         resamples = pq.read_table(folder / "resamples.parquet")
-        assert resamples.num_rows == 100 and measured - set(resamples.column_names) <= DISTINCT
+        not_resampled = {name.removeprefix("caption_") for name in measured - set(resamples.column_names)}
+        assert resamples.num_rows == 100 and not_resampled <= set(OF_ALL_TEXTS)
         assert (folder / "samples.txt").read_text(encoding="utf-8").count("[Image]: ") == 8
         assert (repository.root / "checkpoints" / checkpoint / "model.safetensors").exists()
 
@@ -77,7 +80,35 @@ def test_nothing_runs_twice(repository: Repository) -> None:
     assert repository.stages_run("dvc", "repro") == set()
 
 
-def test_a_comment_runs_nothing(repository: Repository) -> None:
+@pytest.mark.parametrize("stage", ["tokenizer", "curriculum", "score-pretrain"])
+def test_two_equal_runs_of_a_stage_have_equal_outputs(repository: Repository, stage: str) -> None:
+    """DVC hashes every output into dvc.lock: no output holds a time."""
+    lock = repository.root / "dvc.lock"
+    before = lock.read_bytes()
+    assert repository.stages_run("dvc", "repro", "--force", "--single-item", stage) == {stage}
+    assert lock.read_bytes() == before
+    assert json.loads((repository.root / f"reports/time/{stage}.json").read_text(encoding="utf-8"))["seconds"] > 0
+
+
+@pytest.mark.parametrize("edited", ["stages/evaluate/score/texts.py", "data/eval/lexicon.yaml"])
+def test_an_edit_of_a_scoring_rule_generates_no_answers(repository: Repository, edited: str) -> None:
+    repository.append(edited, "# a comment\n")
+    assert (
+        repository.stages_run("dvc", "repro") == SCORES
+    )  # whose outputs are as before, so the report is not made anew
+
+
+def test_an_edit_of_what_is_logged_runs_nothing(repository: Repository) -> None:
+    repository.append("stages/common/tracking/runs.py", "# a comment\n")
+    assert repository.stages_run("dvc", "repro") == set()
+
+
+def test_other_intervals_generate_no_answers(repository: Repository) -> None:
+    ran = repository.stages_run("dvc", "exp", "run", "-S", "evaluate.confidence=0.9")
+    assert ran == {*SCORES, "report"}
+
+
+def test_a_comment_in_the_parameters_runs_nothing(repository: Repository) -> None:
     params = repository.root / "params.yaml"
     text = params.read_text(encoding="utf-8")
     params.write_text("# a new comment\n" + text.replace("# odds of", "# chances of"), encoding="utf-8")
@@ -90,7 +121,8 @@ def test_machine_and_wandb_settings_run_nothing(repository: Repository) -> None:
 
 def test_a_longer_max_len_runs_the_phases_that_it_changes(repository: Repository) -> None:
     ran = repository.stages_run("dvc", "exp", "run", "-S", "sft.max_len=256")
-    assert ran == {"curriculum", "sft@long", "sft@direct", "evaluate@long", "evaluate@direct", "report"}
+    changed = {f"{stage}@{phase}" for stage in ("sft", "answer", "score") for phase in ("long", "direct")}
+    assert ran == {"curriculum", *changed, "report"}
     assert "sft.max_len" in repository.run("dvc", "params", "diff")
     diff = repository.run("dvc", "metrics", "diff", "--all")
     assert re.search(r"metrics/sft-long\.json +length ", diff)
@@ -103,19 +135,19 @@ def test_a_longer_max_len_runs_the_phases_that_it_changes(repository: Repository
 
 def test_the_graph_names_every_stage(repository: Repository) -> None:
     graph = repository.run("dvc", "dag", "--dot")
-    for stage in ("prepare", "sft@direct", "evaluate@long", "report"):
+    for stage in ("prepare", "sft@direct", "answer@long", "score@long", "report"):
         assert stage in graph
 
 
 def test_evaluation_settings_train_nothing(repository: Repository) -> None:
     ran = repository.stages_run("dvc", "exp", "run", "-S", "evaluate.scenes=5")
-    assert ran == {*EVALUATIONS, "report"}
+    assert ran == {*ANSWERS, *SCORES, "report"}
 
 
 def test_the_projector_leaves_what_comes_before_it_alone(repository: Repository) -> None:
     ran = repository.stages_run("dvc", "exp", "run", "-S", "model.projector=ldpv2")
     # A picture may take another number of tokens now, which the curriculum counts where sequences are cut.
-    assert ran == {"curriculum", "pretrain", *(f"sft@{phase}" for phase in PHASES), *EVALUATIONS, "report"}
+    assert ran == {"curriculum", "pretrain", *(f"sft@{phase}" for phase in PHASES), *ANSWERS, *SCORES, "report"}
 
 
 def test_a_new_phase_in_params_is_a_new_stage(repository: Repository) -> None:
@@ -123,7 +155,7 @@ def test_a_new_phase_in_params_is_a_new_stage(repository: Repository) -> None:
         "+sft.phases.extra={after: sft-long, max_len: 48, fit: null, target_tokens: 500, match: null, shuffle: null}"
     )
     ran = repository.stages_run("dvc", "exp", "run", "-S", phase)
-    assert ran == {"curriculum", "sft@extra", "evaluate@extra", "report"}
+    assert ran == {"curriculum", "sft@extra", "answer@extra", "score@extra", "report"}
     assert "metrics/sft-extra.json" in repository.run("dvc", "metrics", "show")
 
 
