@@ -65,6 +65,11 @@ def span(values: Iterable[float], decimals: int = 0) -> str:
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
+def _values(value: Any) -> list[Any]:
+    """A machine has a list where the checkpoints of a run differ."""
+    return value if isinstance(value, list) else [value]
+
+
 def _listing(values: Iterable[Any]) -> str:
     return ", ".join(str(value) for value in dict.fromkeys(values))
 
@@ -96,8 +101,8 @@ def answer(sources: Sources, language: Language) -> str:
             "undefined": "",
         }.get(difference.relation, f"区间不包含零；它只依据 {count} 个种子和这一种设置。")
         return (
-            f"**{head}**（{count} 个种子）：CHAIR-i（提到的物体中说错的比例），课程组减对照组，为 {figure} 个百分点"
-            f"（95 % t 区间，跨种子）；召回率之差为 {recall} 个百分点。{limit}单次运行不能回答这个问题。"
+            f"**{head}**（{count} 个种子）。CHAIR-i（提到的物体中说错的比例），课程组减对照组：{figure} 个百分点"
+            f"（方括号内为跨种子的 95 % t 区间）；召回率：{recall}。{limit}单次运行不能回答这个问题。"
         )
     head = {
         "unclear": "No clear difference",
@@ -110,9 +115,9 @@ def answer(sources: Sources, language: Language) -> str:
         "undefined": "",
     }.get(difference.relation, f" The interval leaves out zero; it rests on {count} seeds and this one setting.")
     return (
-        f"**{head}**, from {count} seeds: CHAIR-i, the share of mentioned objects that are wrong, of the curriculum "
-        f"minus that of the control is {figure} percentage points (95 % t-interval over seeds); recall differs by "
-        f"{recall}.{limit} A single run cannot answer the question."
+        f"**{head}**, from {count} seeds. The share of mentioned objects that are wrong (CHAIR-i), curriculum minus "
+        f"control: {figure} percentage points, with the 95 % t-interval over seeds; recall: {recall}.{limit} A single run "
+        "cannot answer the question."
     )
 
 
@@ -141,9 +146,10 @@ def _source(runs: Sequence[RecordedRun], language: Language) -> str:
         span([run.target_tokens[name] for run in runs if name in run.target_tokens] or [0])
         for name in (CURRICULUM, CONTROL)
     ]
-    processors = _listing(str(run.machine.get("processor", "?")) for run in runs)
-    cores = span(run.machine.get("cores") or 0 for run in runs)
-    torch = _listing(str(run.machine.get("torch", "?")) for run in runs)
+    processors, torch, cores = (
+        _listing(value for run in runs for value in _values(run.machine.get(key, "?")))
+        for key in ("processor", "torch", "cores")
+    )
     commits = _listing(run.commit[:10] for run in runs)
     scenes = span(run.scenes or 0 for run in runs)
     minutes = [run.seconds / 60 for run in runs if run.seconds]

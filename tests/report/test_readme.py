@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from stages.common.core.errors import InputError
 from stages.report import readme
 from stages.report.readme import TABLES, documents, fill, load_sources
+from stages.report.recorded_metrics import METRICS
 from stages.report.recorded_runs import seed_mean
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +82,13 @@ def test_both_readmes_have_the_same_structure() -> None:
     assert shapes[0] == shapes[1]
 
 
+def test_the_citation_has_the_version_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["title"], citation["version"]) == (project["name"], project["version"])
+    assert citation["license"] == project["license"] == "Apache-2.0"
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for path in [*documents(ROOT), ROOT / "presets/README.md"]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8")):
@@ -107,7 +117,7 @@ def test_a_mean_with_an_undefined_value_is_undefined() -> None:
     [
         ([], "**Open.**", "**尚无答案。**"),
         ([0.05], "**Open.**", "**尚无答案。**"),
-        ([0.01, 0.02, -0.02], "**No clear difference**, from 3 seeds", "**没有明显差别**（3 个种子）"),
+        ([0.01, 0.02, -0.02], "**No clear difference**, from 3 seeds. ", "**没有明显差别**（3 个种子）"),
         ([0.02, 0.021, 0.022], "**CHAIR-i is higher with the curriculum**", "**课程组的 CHAIR-i 更高**"),
         ([-0.02, -0.021, -0.022], "**CHAIR-i is lower with the curriculum**", "**课程组的 CHAIR-i 更低**"),
     ],
@@ -168,17 +178,17 @@ def test_a_broken_record_is_bad_input(tmp_path: Path) -> None:
         load_sources(tmp_path)
 
 
-@pytest.mark.parametrize("name", sorted(TABLES))
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_every_table_can_be_made_from_any_number_of_seeds(tmp_path: Path, name: str, language: str, count: int) -> None:
+def test_every_table_can_be_made_from_any_number_of_seeds(tmp_path: Path, language: str, count: int) -> None:
     write_seeds(tmp_path, [0.01, 0.02, 0.05][:count])
     for path in ROOT.glob("benchmarks/*.json"):
         (tmp_path / "benchmarks").mkdir(exist_ok=True)
         (tmp_path / "benchmarks" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics/sft-long.json").write_text('{"chair_i": 0.1}', encoding="utf-8")
-    assert table(tmp_path, name, language).strip()
+    for name in TABLES:
+        assert table(tmp_path, name, language).strip(), name
 
 
 def test_the_table_of_checkpoints_begins_with_pretraining(tmp_path: Path) -> None:
@@ -191,13 +201,8 @@ def test_the_table_of_checkpoints_begins_with_pretraining(tmp_path: Path) -> Non
 def test_what_dvc_prints_of_a_run_with_longer_texts(tmp_path: Path) -> None:
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics/sft-long.json").write_text('{"chair_i": 0.1}', encoding="utf-8")
-    assert table(tmp_path, "metrics-diff").splitlines()[1].split() == [
-        "metrics/sft-long.json",
-        "chair_i",
-        "0.1",
-        "...",
-        "...",
-    ]
+    row = table(tmp_path, "metrics-diff").splitlines()[1]
+    assert row.split() == ["metrics/sft-long.json", "chair_i", "0.1", "...", "..."]
     diff = {"metrics/sft-long.json": {"chair_i": {"old": 0.1, "new": 0.112, "diff": 0.012}}}
     write_run(tmp_path, "max-len-256", 1, {"pretrain": 0.2}, metrics_diff=diff)
     assert table(tmp_path, "metrics-diff") == (
@@ -260,3 +265,37 @@ def test_bad_markers_are_bad_input(tmp_path: Path, text: str, message: str) -> N
     with pytest.raises(InputError, match=message):
         fill(tmp_path)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
+
+
+def test_the_architecture_page_names_what_exists() -> None:
+    """Paths in backquotes, and names said to be in a file."""
+    text = (ROOT / "docs/ARCHITECTURE.md").read_text(encoding="utf-8")
+    text = text.replace("\n   ", "")
+    for path in re.findall(r"`((?:stages|model|tests)/[\w/.]+)`", text):
+        assert (ROOT / path).exists(), path
+    named = re.findall(r"`(\w+)` in\s+`([\w/]+\.py)`", text)
+    assert len(named) > 10
+    for name, path in named:
+        found = re.search(rf"^(?:def|class) {name}\b", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+        assert found, (name, path)
+
+
+def test_the_stages_that_the_readme_shows_exist() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    shown = re.findall(r"Running stage '(\w+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert shown and set(shown) <= set(stages)
+
+
+def test_three_seeds_leave_the_readme_short(tmp_path: Path) -> None:
+    for name in ("README.md", "README_zh.md"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    checkpoint = {key: {"value": 0.123, "low": None, "high": None} for key in METRICS}
+    for seed in (1, 2, 3):
+        changed = {key: {"value": 0.1 * seed, "low": None, "high": None} for key in METRICS}
+        checkpoints = {"pretrain": checkpoint, "sft-long": changed, "sft-direct": checkpoint}
+        write_run(tmp_path, f"seed-{seed}", seed, {}, checkpoints=checkpoints)
+    (tmp_path / "metrics").mkdir()
+    listed = dict.fromkeys(("chair_i", "jump", "length", "pope", "recall", "swap", "two_alternative"), 0.123)
+    (tmp_path / "metrics/sft-long.json").write_text(json.dumps(listed), encoding="utf-8")
+    fill(tmp_path)
+    assert len((tmp_path / "README.md").read_text(encoding="utf-8").split()) <= 1000
