@@ -116,8 +116,8 @@ def answer(sources: Sources, language: Language) -> str:
     }.get(difference.relation, f" The interval leaves out zero; it rests on {count} seeds and this one setting.")
     return (
         f"**{head}**, from {count} seeds. The share of mentioned objects that are wrong (CHAIR-i), curriculum minus "
-        f"control: {figure} percentage points, with the 95 % t-interval over seeds; recall: {recall}.{limit} A single run "
-        "cannot answer the question."
+        f"control: {figure} percentage points, with the 95 % t-interval over seeds; recall: {recall}.{limit} A single "
+        "run cannot answer the question."
     )
 
 
