@@ -25,6 +25,7 @@ from stages.common.core.errors import InputError
 from stages.common.core.files import write_json
 from stages.report.recorded_metrics import METRICS, RESULTS
 
+SHARED = ("torch", "transformers", "processor")  # of a provenance: what training and answering have in common
 CODE = ("stages", "model", "dvc.yaml")  # what a commit must contain for its hash to identify the code of a run
 
 
@@ -99,15 +100,22 @@ def _metrics(path: Path) -> dict[str, dict[str, float | None]]:
 
 
 def machine(provenances: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Processor, torch version, precision, ... of a run; a list where its checkpoints differ in one of them."""
-    found: dict[str, list[Any]] = {}
+    """Processor and versions of a run; number format, compilation and processes of training and of answering.
+
+    A list stands where its checkpoints differ.
+    """
+    found: dict[tuple[str, str], list[Any]] = {}
     for provenance in provenances:
         for stage in ("training", "answer"):
             for key, value in (provenance.get(stage) or {}).items():
-                values = found.setdefault(key, [])
+                values = found.setdefault(("" if key in SHARED else stage, key), [])
                 if value not in values:
                     values.append(value)
-    return {key: values[0] if len(values) == 1 else values for key, values in found.items()}
+    merged: dict[str, Any] = {}
+    for (stage, key), values in found.items():
+        part = merged.setdefault(stage, {}) if stage else merged
+        part[key] = values[0] if len(values) == 1 else values
+    return merged
 
 
 def target_tokens(root: Path, params: Params) -> dict[str, int]:

@@ -160,6 +160,15 @@ def test_checkpoints_of_earlier_epochs_come_before_the_last(tmp_path: Path) -> N
 
 
 def test_a_machine_lists_what_differs_between_checkpoints() -> None:
-    other = MADE | {"precision": "fp32"}
-    found = machine([{"training": MADE, "answer": MADE}, {"training": None, "answer": other}])
-    assert found == MADE | {"precision": ["bf16", "fp32"]}
+    other = MADE | {"compiled": True}
+    answered = MADE | {"precision": "fp32"}
+    found = machine([{"training": MADE, "answer": answered}, {"training": other, "answer": answered}])
+    shared = {key: MADE[key] for key in ("torch", "transformers", "processor")}
+    assert found == shared | {
+        "training": {"precision": "bf16", "compiled": [False, True], "processes": 1},
+        "answer": {"precision": "fp32", "compiled": False, "processes": 1},
+    }
+
+
+def test_a_model_that_was_not_trained_here_has_no_training() -> None:
+    assert "training" not in machine([{"training": None, "answer": MADE}])
