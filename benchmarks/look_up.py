@@ -17,7 +17,7 @@ from model.vlm.attention import use_packed_attention
 from model.vlm.modeling import use_target_positions
 from stages.common.config.params import Params, load_params
 from stages.common.core.paths import LANGUAGE
-from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_images
+from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_image
 from stages.common.data.packing import PackCollate
 from stages.common.data.shards import read_rows
 from stages.common.world.scene import Scene
@@ -35,7 +35,7 @@ def questions(params: Params, encoder: Encoder) -> tuple[PlaceDataset, list[tupl
         scene = Scene.from_json(row["scene"])
         for text in row["texts"]:
             if text["expected"] in ("yes", "no"):
-                samples.append(([number], *encoder.dialogue([(with_images(text["question"]), text["answer"])])))
+                samples.append(([number], *encoder.dialogue([(with_image(text["question"]), text["answer"])])))
                 places.append(place_words(scene, grid, params.language.patch_noise, rng))
                 kinds.append((text["task"], text["expected"]))
     return PlaceDataset(samples, places, encoder.token_id(IMAGE)), kinds

@@ -16,7 +16,7 @@ from model.vlm.configuration import vlm_config
 from model.vlm.modeling import VlmForConditionalGeneration
 from stages.common.config.params import Params, load_params
 from stages.common.core.paths import SHARDS
-from stages.common.data.chat import IMAGE, Encoder, with_images
+from stages.common.data.chat import IMAGE, Encoder, with_image
 from stages.common.data.samples import Sample, count_targets
 from stages.common.data.shards import read_images, read_rows
 from stages.prepare.world import write_world
@@ -101,7 +101,7 @@ def load(task: Task) -> Material:
             while len("".join(answer)) > most:
                 answer.pop()
             if text["task"] == ("caption" if task == "pretrain" else "description") and len("".join(answer)) >= least:
-                samples.append(([number], *encoder.dialogue([(with_images(text["question"]), answer)])))
+                samples.append(([number], *encoder.dialogue([(with_image(text["question"]), answer)])))
                 break
     images = [image["bytes"] for image in read_images("train")]
     params = params.model_copy(update={"wandb": wandb, "train": train})

@@ -23,7 +23,7 @@ from stages.common.core.errors import InputError
 from stages.common.core.files import atomic_directory, write_json
 from stages.common.core.paths import PHASES
 from stages.common.core.stage import run_stage
-from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_images
+from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_image
 from stages.common.data.samples import Sample, Samples, count_targets, cut
 from stages.common.data.shards import picture_starts, read_rows
 
@@ -122,7 +122,7 @@ def fit_dialogue(dialogue: Sequence[Row], fit: Fit, encoder: Encoder) -> list[tu
         answer = text["answer"] or [""]
         shown = answer if fit.how == "cut" else fit_answer(answer, fit.max_len, fit.how, encoder)
         if shown:
-            question = text["question"] if together or turns else with_images(text["question"])
+            question = text["question"] if together or turns else with_image(text["question"])
             turns.append((question, shown))
         elif together:
             break

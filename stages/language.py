@@ -32,7 +32,7 @@ from stages.common.core.paths import LANGUAGE, SHARDS, TOKENIZER
 from stages.common.core.processes import is_main_process
 from stages.common.core.stage import run_stage
 from stages.common.data.batches import plan_batches
-from stages.common.data.chat import END, IGNORED, IMAGE, PAD, START, Encoder, load_tokenizer, with_images
+from stages.common.data.chat import END, IGNORED, IMAGE, PAD, START, Encoder, load_tokenizer, with_image
 from stages.common.data.fetched import fetched_file
 from stages.common.data.packing import PackCollate, SampleDataset, check_positions, pack_length
 from stages.common.data.samples import Sample
@@ -136,7 +136,7 @@ def text_samples(
             dialogues.append([(whole["question"], whole["answer"])])
         for turns in dialogues:
             (question, answer), *others = turns
-            samples.append(([number], *encoder.dialogue([(with_images(question), answer), *others])))
+            samples.append(([number], *encoder.dialogue([(with_image(question), answer), *others])))
             places.append(place_words(scene, grid, params.patch_noise, rng))
     return samples, places
 

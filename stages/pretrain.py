@@ -21,7 +21,7 @@ from stages.common.core.files import require_model
 from stages.common.core.paths import FEATURES, LANGUAGE, SHARDS, TOKENIZER, VISION
 from stages.common.core.stage import run_stage
 from stages.common.data.batches import plan_batches
-from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_images
+from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_image
 from stages.common.data.features import load_pictures
 from stages.common.data.packing import PackCollate, SampleDataset, check_positions, pack_length
 from stages.common.data.samples import Sample, Samples, count_targets, cut
@@ -49,7 +49,7 @@ def caption_samples(split: str, loop: PretrainParams, image_tokens: int, encoder
             if not turns:
                 rng = random.Random(f"{seed}/pretrain/{number}")
                 caption = rng.choice([text for text in row["texts"] if text["task"] == "caption"])
-                turns = [caption | {"question": with_images(caption["question"])}]
+                turns = [caption | {"question": with_image(caption["question"])}]
             length = sum(len(encoder.ids(sentence)) for turn in turns for sentence in turn["answer"])
             if loop.fit == "filter" and length > loop.max_len:
                 continue

@@ -17,7 +17,7 @@ from stages import curriculum
 from stages.common.config.params import load_params
 from stages.common.config.tokenizer import TokenizerParams
 from stages.common.core.errors import InputError
-from stages.common.data.chat import IGNORED, IMAGE, Encoder, frame_of, with_images
+from stages.common.data.chat import IGNORED, IMAGE, Encoder, chat_format, with_image
 from stages.common.data.packing import SampleDataset, check_positions
 from stages.common.data.samples import Samples, cut
 from stages.common.world.vocabulary import COLOUR_WORDS
@@ -150,7 +150,7 @@ def test_a_budget_that_is_not_reached_stops_the_run(tmp_path: Path, monkeypatch:
 
 def test_labels_mark_answers_and_their_ends_alone() -> None:
     turns = [("图中有小狗吗？", ["有，图中有小狗。"]), ("还有呢？", ["大树。"])]
-    ids, labels = ENCODER.dialogue([(with_images(turns[0][0]), turns[0][1]), turns[1]])
+    ids, labels = ENCODER.dialogue([(with_image(turns[0][0]), turns[0][1]), turns[1]])
     learnt = [token for token, label in zip(ids, labels, strict=True) if label != IGNORED]
     assert TOKENIZER.decode(learnt) == "有，图中有小狗。<|im_end|>大树。<|im_end|>"
     assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
@@ -165,8 +165,8 @@ def test_the_prompt_is_the_chat_template_s() -> None:
     content = [{"type": "image"}, {"type": "text", "text": "请描述。"}]
     messages = [{"role": "user", "content": content}]
     made = TOKENIZER.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert TOKENIZER.decode(ENCODER.prompt(with_images("请描述。"))) == made
-    assert ENCODER.prompt(with_images("请描述。")).count(ENCODER.token_id(IMAGE)) == 1
+    assert TOKENIZER.decode(ENCODER.prompt(with_image("请描述。"))) == made
+    assert ENCODER.prompt(with_image("请描述。")).count(ENCODER.token_id(IMAGE)) == 1
 
 
 TURN = "{{ '<|im_start|>' + m['role'] + '\\n' + m['content']%s + '%s' }}"
@@ -184,8 +184,8 @@ TURN = "{{ '<|im_start|>' + m['role'] + '\\n' + m['content']%s + '%s' }}"
 def test_a_template_that_changes_the_texts_is_refused(template: str) -> None:
     tokenizer = copy.deepcopy(TOKENIZER)
     tokenizer.chat_template = template
-    with pytest.raises(InputError, match=r"the chat template of .* does more than put marks around"):
-        frame_of(tokenizer)
+    with pytest.raises(InputError, match=r"the chat template of .* does more than write strings around"):
+        chat_format(tokenizer)
 
 
 def turn(question: str, *answer: str) -> dict:

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from model.vlm.modeling import use_target_positions
 from stages.common.config.params import load_params
 from stages.common.core.paths import SHARDS
-from stages.common.data.chat import Encoder, with_images
+from stages.common.data.chat import Encoder, with_image
 from stages.common.data.shards import read_rows
 from stages.common.world.regions import box_weights
 from stages.common.world.scene import Scene
@@ -133,7 +133,7 @@ def test_the_world_s_verdicts_are_found(tmp_path: Path, monkeypatch: pytest.Monk
     for row in read_rows("train", ["texts"]):
         for text in row["texts"]:
             expected = text["expected"] if text["expected"] in asked else None
-            labels = torch.tensor([encoder.dialogue([(with_images(text["question"]), text["answer"])])[1]])
+            labels = torch.tensor([encoder.dialogue([(with_image(text["question"]), text["answer"])])[1]])
             said = labels[yes_no_positions(labels, yes_no_ids(encoder))].tolist()
             asked[expected] += 1
             found[expected] += said == {"yes": [yes], "no": [no], None: []}[expected]

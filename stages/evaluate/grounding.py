@@ -37,7 +37,7 @@ def classify_tokens(
     encoder: Encoder, turns: Sequence[tuple[str, Sequence[str]]], spans_of: Callable[[str], Iterable[Span]]
 ) -> tuple[list[int], list[int], list[int]]:
     """Ids, labels and classes of a dialogue's tokens; a token that holds part of a word belongs to the word's class."""
-    text, targets = dialogue_text(encoder.frame, [(question, "".join(answer)) for question, answer in turns])
+    text, targets = dialogue_text(encoder.format, [(question, "".join(answer)) for question, answer in turns])
     character_classes = np.full(len(text) + 1, TOKEN_CLASSES.index("rest"))
     for start, stop in targets:
         for first, last, name in spans_of(text[start:stop]):

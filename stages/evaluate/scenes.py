@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.common.config.params import Params
-from stages.common.data.chat import with_images
+from stages.common.data.chat import with_image
 from stages.common.data.shards import read_rows
 from stages.common.world.scene import Scene, held_out_pairs
 from stages.common.world.vocabulary import KINDS
@@ -113,7 +113,7 @@ def _scored_answers(
 ) -> tuple[list[TextScore], list[Row]]:
     """Each scene's answer to one prompt, scored, and as a row with a reference text beside it."""
     prompt = PROMPTS[task]
-    questions = [Question((number,), with_images(prompt)) for number in range(len(rows))]
+    questions = [Question((number,), with_image(prompt)) for number in range(len(rows))]
     answers = answerer.answer(
         questions, pictures_of(split, params), params.evaluate.max_new_tokens, f"{label} {split} {task}"
     )
@@ -126,7 +126,7 @@ def _scored_answers(
 
 def _classified(answerer: Answerer, number: int, task: str, reference: str) -> Classified:
     """A reference text as the answer to a prompt about picture ``number``."""
-    turns = [(with_images(PROMPTS[task]), [reference])]
+    turns = [(with_image(PROMPTS[task]), [reference])]
     ids, labels, classes = classify_tokens(answerer.encoder, turns, world_spans)
     return Classified(([number], ids, labels), classes)
 
@@ -145,7 +145,7 @@ def world_spans(text: str) -> Iterator[Span]:
 
 def _pope_answers(answerer: Answerer, rows: Sequence[Row], params: Params, label: str) -> list[PopeAnswer]:
     asked = [(number, text) for number, row in enumerate(rows) for text in row["texts"] if text["task"] in POPE_TASKS]
-    questions = [Question((number,), with_images(text["question"])) for number, text in asked]
+    questions = [Question((number,), with_image(text["question"])) for number, text in asked]
     pictures = pictures_of("test", params)
     answers = answerer.answer(questions, pictures, _POPE_TOKENS, f"{label} yes/no")
     margins = answerer.margins(questions, pictures, YES, NO, f"{label} margins")

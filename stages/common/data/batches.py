@@ -1,4 +1,4 @@
-"""Batches by token budget, of samples of like length; or by number of samples."""
+"""Batches of samples of similar length within a token budget, or of a fixed number of samples."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_WINDOW = 4096  # samples that are sorted together; wide enough for even lengths, narrow enough to stay random
+_WINDOW = 4096  # samples sorted by length together; more: more similar lengths in a batch, fewer: a more random order
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Every batch of a training run, in order, as a torch batch sampler.
+    """All batches of a training run, in order, as a torch batch sampler.
 
-    ``epoch_starts`` holds the index of each epoch's first batch. The whole plan is fixed by its arguments, so a
-    resumed run continues with the very batch that an undisturbed one would have seen next.
+    ``batches`` hold sample indices, ``epoch_starts`` the index of each epoch's first batch. The plan is a function of
+    the arguments of ``plan_batches``, so a resumed run continues with the same batch as an uninterrupted one.
     """
 
     batches: list[list[int]]
     epoch_starts: list[int]
 
-    batch_size = None  # accelerate asks a batch sampler for these two
+    batch_size = None  # accelerate reads these two attributes of a batch sampler
     drop_last = False
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -32,15 +32,16 @@ class BatchPlan:
         return len(self.batches)
 
     def part(self, lengths: Sequence[int], process: int, processes: int) -> BatchPlan:
-        """What one of several processes takes of every batch: samples of about as many tokens as each other's.
+        """The plan of one of several processes, which split every batch into parts of about equal numbers of tokens.
 
-        A batch that has too few samples for all gives its first one again, as -1 - i: to be shown, not to be learnt.
+        A part that would be empty holds the batch's first sample i as -1 - i, which SampleDataset returns without
+        targets.
         """
-        parts = [_share(batch, lengths, processes)[process] or [-1 - batch[0]] for batch in self.batches]
+        parts = [_split(batch, lengths, processes)[process] or [-1 - batch[0]] for batch in self.batches]
         return BatchPlan(parts, self.epoch_starts)
 
     def epoch_at(self, step: int) -> float:
-        """Epochs done after ``step`` batches, e.g. 1.25."""
+        """The number of epochs completed after ``step`` batches, e.g. 1.25."""
         bounds = [*self.epoch_starts, len(self.batches)]
         epoch = max(i for i, start in enumerate(self.epoch_starts) if start <= step)
         return epoch + (step - bounds[epoch]) / max(1, bounds[epoch + 1] - bounds[epoch])
@@ -49,10 +50,10 @@ class BatchPlan:
 def plan_batches(
     lengths: Sequence[int], budget: int | None, size: int | None, epochs: int, shuffle: bool, seed: int
 ) -> BatchPlan:
-    """Group samples into batches of ``size``, or of at most ``budget`` tokens (a longer sample is one of its own).
+    """Batches of ``size`` samples or, if that is None, of at most ``budget`` tokens (a longer sample is one batch).
 
-    With ``shuffle`` every epoch has an order of its own; without, each epoch walks through the data in the order
-    of the file, and batches are cut where the budget or the number ends.
+    ``lengths`` are in tokens. With ``shuffle`` every epoch has a new random order; without, every epoch has the order
+    of the file, and a batch ends before the sample that exceeds the budget.
     """
     sizes = np.asarray(lengths)
     batches: list[list[int]] = []
@@ -64,50 +65,51 @@ def plan_batches(
         if size is not None:
             batches += [order[start : start + size].tolist() for start in range(0, len(order), size)]
         elif not shuffle:
-            batches += _cut(order.tolist(), sizes, budget)
+            batches += _in_order(order.tolist(), sizes, budget)
         else:
             windows = (order[start : start + _WINDOW] for start in range(0, len(order), _WINDOW))
-            filled = [batch for window in windows for batch in _fill(window, sizes, budget)]
-            batches += [filled[i] for i in rng.permutation(len(filled))]
+            packed = [batch for window in windows for batch in _by_length(window, sizes, budget)]
+            batches += [packed[i] for i in rng.permutation(len(packed))]
     return BatchPlan(batches, starts)
 
 
-def _cut(order: Sequence[int], sizes: np.ndarray, budget: int) -> list[list[int]]:
+def _in_order(order: Sequence[int], sizes: np.ndarray, budget: int) -> list[list[int]]:
+    """Consecutive batches of at most ``budget`` tokens."""
     batches: list[list[int]] = []
-    room = 0
+    remaining = 0
     for index in order:
-        if not batches or sizes[index] > room:
+        if not batches or sizes[index] > remaining:
             batches.append([])
-            room = budget
+            remaining = budget
         batches[-1].append(index)
-        room -= int(sizes[index])
+        remaining -= int(sizes[index])
     return batches
 
 
-def _fill(window: np.ndarray, sizes: np.ndarray, budget: int) -> list[list[int]]:
-    """The longest sample that still fits comes next, so that samples of like length come together and the last room is
-    filled by a short one."""
+def _by_length(window: np.ndarray, sizes: np.ndarray, budget: int) -> list[list[int]]:
+    """Batches of at most ``budget`` tokens: each repeatedly takes the longest sample that still fits, so samples of
+    similar length come together and a short one fills the remaining tokens."""
     left = window[np.argsort(sizes[window], kind="stable")].tolist()
     lengths = sizes[left].tolist()
     batches: list[list[int]] = []
-    room = 0
+    remaining = 0
     while left:
-        place = bisect_right(lengths, room) - 1
-        if place < 0:
+        index = bisect_right(lengths, remaining) - 1
+        if index < 0:
             batches.append([])
-            room = max(budget, lengths[-1])
+            remaining = max(budget, lengths[-1])
             continue
-        batches[-1].append(left.pop(place))
-        room -= lengths.pop(place)
+        batches[-1].append(left.pop(index))
+        remaining -= lengths.pop(index)
     return batches
 
 
-def _share(batch: Sequence[int], lengths: Sequence[int], parts: int) -> list[list[int]]:
-    """The longest samples first, each to the part that has least yet."""
-    shares: list[list[int]] = [[] for _ in range(parts)]
+def _split(batch: Sequence[int], lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Splits a batch greedily: samples from the longest to the shortest, each to the part with the fewest tokens."""
+    split: list[list[int]] = [[] for _ in range(parts)]
     totals = [0] * parts
     for index in sorted(batch, key=lambda index: -lengths[index]):
         least = totals.index(min(totals))
-        shares[least].append(index)
+        split[least].append(index)
         totals[least] += lengths[index]
-    return shares
+    return split

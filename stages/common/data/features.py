@@ -1,4 +1,4 @@
-"""What a model sees of a split's pictures: cached patch features, or the pictures themselves."""
+"""A split's pictures as model inputs: cached patch features, or pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stages.common.data.shards import PictureReader
 
 
 class Pictures(Protocol):
-    """``key`` is the argument of the model that takes what the pictures with these numbers hold."""
+    """Model inputs of pictures by their numbers in a split; ``key`` is the name of the model's argument."""
 
     key: str
 
@@ -23,7 +23,7 @@ class Pictures(Protocol):
 
 
 class CachedFeatures:
-    """[pictures, P, D] float16, memory-mapped, computed once by the frozen vision encoder."""
+    """Patch features [pictures, P, D] in float16, memory-mapped, which stage encode computed."""
 
     key = "patch_features"
 
@@ -34,8 +34,8 @@ class CachedFeatures:
         return self._array[np.asarray(numbers, np.int64)]
 
 
-class ShownPictures:
-    """[pictures, 3, S, S] float32, read and decoded at every call."""
+class DecodedPictures:
+    """Pixels [pictures, 3, S, S] in float32, read and decoded at every access."""
 
     key = "pixel_values"
 
@@ -70,9 +70,12 @@ def mean_path(root: Path = FEATURES) -> Path:
 
 
 def load_pictures(split: str, cache: bool, image_size: int, root: Path = FEATURES) -> Pictures:
-    """Pictures by their number in the split. No pickled objects are read."""
+    """The pictures of ``split``: with ``cache`` their features, else their pixels.
+
+    Raises InputError if stage encode has not run yet.
+    """
     if not cache:
-        return ShownPictures(split, image_size)
+        return DecodedPictures(split, image_size)
     path = features_path(split, root)
     if not path.exists():
         raise InputError(f"{path} is missing: run `dvc repro encode` first")

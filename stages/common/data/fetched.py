@@ -1,4 +1,4 @@
-"""What stage fetch found, for the stages that use it: manifests in data/fetched, and the paths they stand for."""
+"""The paths of files that stage fetch found, from its manifests in data/fetched."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from stages.common.core.errors import InputError
 from stages.common.core.paths import FETCHED
 
-AGAIN = "run `dvc repro --force --single-item fetch`"  # DVC looks at the manifests alone, not at the files they name
+AGAIN = "run `dvc repro --force --single-item fetch`"  # forced, because DVC tracks the manifests only, not the files
 
 
 def fetched_files(stage: str, role: str) -> list[Path]:
-    """Paths of the files (or local folders) that ``role`` of ``stage`` has, in the manifest's order; [] for none.
+    """Paths of the files (or local folders) of ``role`` in the manifest of ``stage``, in its order; [] for none.
 
-    Raises InputError where stage fetch has not been run, or where a file has vanished or changed its size since.
+    Raises InputError if stage fetch has not run yet, or if a file is missing or has another size since then.
     """
     path = FETCHED / f"{stage}.json"
     try:
@@ -23,13 +23,13 @@ def fetched_files(stage: str, role: str) -> list[Path]:
     except FileNotFoundError:
         raise InputError(f"{path} is missing: run `dvc repro fetch` first") from None
     except ValueError:
-        raise InputError(f"{path} is no manifest of stage fetch: {AGAIN}") from None
+        raise InputError(f"{path} is not a manifest of stage fetch: {AGAIN}") from None
     entry = manifest.get(role, {"source": "none"})
     return [] if entry["source"] == "none" else [_existing(entry, file) for file in entry["files"]]
 
 
 def fetched_file(stage: str, role: str) -> Path:
-    """The one file of ``role``. Raises InputError where there are none or several."""
+    """The only file of ``role``. Raises InputError if there is none or more than one."""
     files = fetched_files(stage, role)
     if len(files) != 1:
         raise InputError(f"params.yaml: {_param(stage, role)}.files: {len(files)} files; give one")
@@ -37,7 +37,7 @@ def fetched_file(stage: str, role: str) -> Path:
 
 
 def fetched_folder(stage: str, role: str) -> Path:
-    """The folder with the files of ``role``. Raises InputError where there are none."""
+    """The folder of the files of ``role``. Raises InputError if there are none."""
     files = fetched_files(stage, role)
     if not files:
         raise InputError(f"params.yaml: {_param(stage, role)}.files: no file, and {stage}.source is fetch; name some")

@@ -1,4 +1,4 @@
-"""Samples as the model takes them: a batch is a pack, one sequence in which they lie one behind another."""
+"""Batches as packs: the samples of a batch concatenated in one sequence, for packed attention."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from stages.common.data.chat import IGNORED
 from stages.common.data.features import Pictures
 from stages.common.data.samples import Sample
 
-_FREE = 16  # positions behind the last sample; packed attention needs one
-_LENGTH_STEP = 128  # packs that outgrow their length are filled up to a multiple of this: few shapes, few kernels
+_PADDING = 16  # positions behind the last sample, at least; packed attention needs one
+_LENGTH_STEP = 128  # longer packs are padded to a multiple of this, so that few kernels are compiled
 
 
 class SampleDataset(Dataset):
-    """Samples with what the model sees of their pictures; ``pictures`` None: text only."""
+    """Samples with the model inputs of their pictures; ``pictures`` None: texts only."""
 
     def __init__(self, samples: Sequence[Sample], pictures: Pictures | None, image_tokens: int, image_id: int) -> None:
         self._samples, self._pictures = samples, pictures
@@ -40,14 +40,14 @@ class SampleDataset(Dataset):
 
     @property
     def decodes(self) -> bool:
-        """Whether pictures are decoded at every access."""
+        """Whether pictures are decoded at every access, which is slow."""
         return self._pictures is not None and self._pictures.key == "pixel_values"
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The sample with each placeholder repeated once per image token; sample i without targets at -1 - i."""
+        """The sample with each image placeholder repeated once per image token; at -1 - i sample i without targets."""
         pictures, ids, labels = (np.asarray(part) for part in self._samples[max(index, -1 - index)])
         if index < 0:
             labels = np.full_like(labels, IGNORED)
@@ -69,16 +69,16 @@ def check_positions(dataset: SampleDataset, positions: int) -> None:
 
 
 def pack_length(batch_tokens: int | None) -> int | None:
-    """Of a batch's tokens, those that each of the processes takes."""
+    """The tokens of each process's part of a batch."""
     return None if batch_tokens is None else -(-batch_tokens // rank_and_world_size()[1])
 
 
 class PackCollate:
-    """Samples -> one pack: input_ids, labels and position_ids [1, N], and, as transformers calls them, cu_seq_lens_q
-    [S + 1 and a few], where samples start and end, the last end repeated, and max_length_q, what none is longer than.
+    """Samples -> one pack, with transformers' names: input_ids, labels and position_ids [1, N]; cu_seq_lens_q [S + 1],
+    padded by repeating its last value, the bounds of the samples; max_length_q, an upper bound of their lengths.
 
-    N is ``length`` (and a little), or as much more as the samples need. Pictures stand in the order of their
-    placeholders: [all pictures, ...]. A pack of texts has none.
+    N is ``length``, or more if the samples need it, plus _PADDING. Model inputs of pictures [all pictures, ...] are in
+    the order of their placeholders; a pack without pictures has none.
     """
 
     def __init__(self, pad_id: int, length: int | None) -> None:
@@ -88,14 +88,14 @@ class PackCollate:
         lengths = [len(item["input_ids"]) for item in items]
         ends = np.cumsum(lengths)
         total = self._length if ends[-1] <= self._length else -(-int(ends[-1]) // _LENGTH_STEP) * _LENGTH_STEP
-        total += _FREE
+        total += _PADDING
         ids = np.full(total, self._pad_id, np.int64)
         labels = np.full(total, IGNORED, np.int64)
-        positions = np.arange(total) - ends[-1]  # what fills up the end is a sample of its own
+        positions = np.arange(total) - ends[-1]  # the padding behind the samples counts from 0
         for end, item in zip(ends, items, strict=True):
             start = end - len(item["input_ids"])
             ids[start:end], labels[start:end] = item["input_ids"], item["labels"]
-            labels[start] = IGNORED  # or the sample before would be asked for it
+            labels[start] = IGNORED  # it would be predicted at the end of the previous sample
             positions[start:end] = np.arange(end - start)
         bounds = np.full(-(-(len(items) + 1) // _LENGTH_STEP) * _LENGTH_STEP, ends[-1], np.int32)
         bounds[0], bounds[1 : len(ends) + 1] = 0, ends
@@ -104,7 +104,7 @@ class PackCollate:
             "labels": torch.from_numpy(labels).unsqueeze(0),
             "position_ids": torch.from_numpy(positions).unsqueeze(0),
             "cu_seq_lens_q": torch.from_numpy(bounds),
-            "max_length_q": 1 << (max(lengths) - 1).bit_length(),  # a power of two: the compiler meets few
+            "max_length_q": 1 << (max(lengths) - 1).bit_length(),  # power of two: few values to compile for
         }
         for key in ("patch_features", "pixel_values"):
             if key in items[0] and any(len(item[key]) for item in items):

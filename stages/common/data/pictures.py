@@ -1,4 +1,4 @@
-"""Pictures as the vision encoder takes them."""
+"""Pictures as pixel values, the vision encoder's input."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def image_processor(image_size: int) -> CLIPImageProcessorPil:
 
 
 def pixel_values(images: Sequence[dict[str, Any]], image_size: int, threads: int = 1) -> Tensor:
-    """[B, 3, S, S] from pictures as shards hold them, of any size: the same numbers as ``image_processor``'s.
+    """Pixel values [B, 3, S, S] of encoded pictures of any size, S = ``image_size``; equal to ``image_processor``'s.
 
-    Pictures that are S pixels square already, as a resizing stage prepare leaves them, take one step for the batch.
+    Pictures that are S pixels square already (data.resize) are normalised as one batch, which is faster.
     """
     decoded = [picture for part in _in_threads(_decode, images, threads) for picture in part]
     if any(picture.size != (image_size, image_size) for picture in decoded):
@@ -36,7 +36,7 @@ def pixel_values(images: Sequence[dict[str, Any]], image_size: int, threads: int
 
 
 def _in_threads(function: Callable[[Sequence[Any]], Any], items: Sequence[Any], threads: int) -> list[Any]:
-    """``function`` of each thread's part of ``items``, in order; Pillow and torch let other threads work meanwhile."""
+    """``function`` of each thread's part of ``items``, in order; Pillow and torch release the interpreter lock."""
     if threads == 1:
         return [function(items)]
     size = max(1, -(-len(items) // threads))
@@ -50,7 +50,7 @@ def _decode(images: Sequence[dict[str, Any]]) -> list[Image.Image]:
 
 def _normalised(pictures: Sequence[Image.Image]) -> Tensor:
     """[B, 3, S, S] from pictures of one size."""
-    # Channels first while they are bytes: a quarter of what has to be moved afterwards.
+    # Channels are moved first while pixels are bytes: a quarter of the memory traffic.
     pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2).contiguous()
     mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     return (pixels / 255.0 - mean) / std

@@ -1,4 +1,4 @@
-"""Training samples as token ids, and the file that keeps them."""
+"""Training samples as token ids, and their file."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import pyarrow.parquet as pq
 from stages.common.core.errors import InputError
 from stages.common.data.chat import IGNORED
 
-Sample = tuple[Sequence[int], Sequence[int], Sequence[int]]  # numbers of its pictures, input_ids, labels
+Sample = tuple[Sequence[int], Sequence[int], Sequence[int]]  # (numbers of its pictures in the split, input_ids, labels)
 
-_CHUNK = 100_000  # samples: an Arrow list array counts its numbers in 32 bits
+_CHUNK = 100_000  # samples in one Arrow list array, whose offsets have 32 bits
 _SCHEMA = pa.schema(
     [
-        ("pictures", pa.list_(pa.int32())),  # their numbers in the split, in the order of their placeholders
-        ("input_ids", pa.list_(pa.int32())),  # a picture is one placeholder here, however many tokens it will take
+        ("pictures", pa.list_(pa.int32())),  # numbers in the split, in the order of placeholders
+        ("input_ids", pa.list_(pa.int32())),  # a picture is one placeholder, whatever number of image tokens it takes
         ("labels", pa.list_(pa.int32())),
     ]
 )
 
 
 class Samples(Sequence[Sample]):
-    """Many samples in little memory: each column is one run of numbers and the places where a sample starts."""
+    """Many samples in little memory: each column is one array of numbers and the offsets at which samples start."""
 
     def __init__(self, columns: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
         self._columns = columns  # (numbers, starts) of pictures, input_ids, labels
@@ -62,7 +62,7 @@ class Samples(Sequence[Sample]):
 
     @classmethod
     def read(cls, path: Path) -> Samples:
-        """Raises InputError where the stage curriculum has not run yet."""
+        """Raises InputError if stage curriculum has not run yet."""
         if not path.exists():
             raise InputError(f"{path} is missing: run `dvc repro curriculum` first")
         table = pq.read_table(path, schema=_SCHEMA)
@@ -77,7 +77,7 @@ class Samples(Sequence[Sample]):
 
 
 def _lists(numbers: np.ndarray, starts: np.ndarray, first: int) -> pa.ListArray:
-    """Samples ``first`` and after of a column, a chunk of them."""
+    """A chunk of a column, from sample ``first`` on."""
     starts = starts[first : first + _CHUNK + 1]
     return pa.ListArray.from_arrays((starts - starts[0]).astype(np.int32), numbers[starts[0] : starts[-1]])
 
@@ -87,9 +87,9 @@ def count_targets(labels: Sequence[int]) -> int:
 
 
 def cut(sample: Sample, image_id: int, image_tokens: int, max_len: int) -> Sample:
-    """What ``max_len`` tokens show of a sample, image tokens included. A picture is shown whole or not at all."""
+    """The sample cut off after ``max_len`` tokens, image tokens included. A picture that does not fit is left out."""
     pictures, ids, labels = (np.asarray(part) for part in sample)
-    placed = np.where(ids == image_id, image_tokens, 1).cumsum()
-    whole = int(np.searchsorted(placed, max_len, side="right"))
-    ids, labels = ids[:whole], labels[:whole]
+    ends = np.where(ids == image_id, image_tokens, 1).cumsum()
+    kept = int(np.searchsorted(ends, max_len, side="right"))
+    ids, labels = ids[:kept], labels[:kept]
     return pictures[: int((ids == image_id).sum())], ids, labels

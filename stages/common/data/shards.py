@@ -1,8 +1,8 @@
-"""Parquet shards: pictures with their texts and, in the built-in world, their truth. `datasets` opens them as they are.
+"""Parquet shards: pictures with their texts and, in the built-in world, their truth. `datasets` can read them.
 
-A row of the world holds one picture and many texts, each of which may become a sample. A row read from a file holds
-one dialogue: any number of pictures, and its turns in order as texts of task "turn", whose questions have `<image>`
-where a picture stands. An answer is a list of sentences; joined, they are the text itself.
+A row of the world has one picture and many texts, each of which may become a sample. A row read from a file has one
+dialogue: any number of pictures, and its turns in order as texts of task "turn", whose questions have `<image>` where a
+picture is. An answer is a list of sentences, whose concatenation is the text.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _TEXT = pa.struct(
         ("expected", pa.string()),
     ]
 )
-# The metadata is what makes `datasets` decode the column as pictures.
+# With this metadata `datasets` decodes the column as images.
 _FEATURES = {"info": {"features": {"images": {"_type": "List", "feature": {"_type": "Image"}}}}}
-_GROUP_ROWS = 32  # rows that are read together: few, because training without a feature cache reads in any order
+_GROUP_ROWS = 32  # rows in a row group, which is read as a whole; few, because PictureReader reads in random order
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -51,8 +51,8 @@ _TEXT_COLUMNS = [
 
 
 def write_shard(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Write ``rows``, a row group in memory at a time; returns their number, and makes no file without any."""
-    # PNG and JPEG bytes don't compress further; texts and truths do.
+    """Write ``rows`` and return their number, with one row group in memory at a time. No rows: no file."""
+    # PNG and JPEG bytes do not compress further; texts and scenes do.
     images = {"images.list.element.bytes": "none", _NAME: "none", "id": "none"}
     compression = images | dict.fromkeys([*_TEXT_COLUMNS, "scene"], "zstd")
     left = iter(rows)
@@ -87,7 +87,7 @@ def shard_paths(split: str, root: Path = SHARDS) -> list[Path]:
 def read_rows(
     split: str, columns: Sequence[str], limit: int | None = None, root: Path = SHARDS
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a split in order, at most ``limit``; a few hundred are in memory at a time."""
+    """Rows of a split in order, at most ``limit``, with a few hundred in memory at a time."""
     yield from islice(_read_columns(split, columns, root), limit)
 
 
@@ -110,7 +110,7 @@ def read_images(split: str, root: Path = SHARDS) -> Iterator[dict[str, Any]]:
 
 
 class PictureReader:
-    """Single pictures by their number in the split, in any order; reads a row group for each and keeps the last."""
+    """Encoded pictures by their number in the split. Reads a row group at a time and caches the last one."""
 
     def __init__(self, split: str, root: Path = SHARDS) -> None:
         self._groups: list[tuple[Path, int]] = []
@@ -146,7 +146,7 @@ def decode_image(image: dict[str, Any]) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Transparency on white, as transformers' image processors do it: what a checkpoint's own processor will show."""
+    """The image on white where it is transparent, as transformers' image processors do and so a checkpoint's own."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
