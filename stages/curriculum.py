@@ -1,8 +1,8 @@
-"""Stage curriculum: decides, per phase, which text each sample shows.
+"""Stage curriculum: selects the texts of each phase's samples.
 
-in: data/prepared, data/tokenizer; params seed, sft.{max_len, fit, question_share, phases}, and what decides how many
-tokens a picture takes.
-out: data/sft/<phase>/{samples.parquet, summary.json}, one folder each, so that DVC's hashes cut off what is unchanged
+in: data/prepared, data/tokenizer; params seed, sft.{max_len, fit, question_share, phases}, and those that decide how
+many tokens a picture takes.
+out: data/sft/<phase>/{samples.parquet, summary.json}; a folder per phase, so that DVC skips phases with unchanged data
 """
 
 from __future__ import annotations
@@ -33,20 +33,21 @@ Row = dict[str, Any]
 
 
 def fit_answer(sentences: Sequence[str], max_len: int, fit: str, encoder: Encoder) -> list[str]:
-    """What ``max_len`` tokens show of an answer: its leading whole sentences, or (``filter``) all or nothing."""
-    shown: list[str] = []
+    """The sentences of an answer that fit in ``max_len`` tokens: the leading ones, or (``filter``) all or none."""
+    kept: list[str] = []
     used = 0
     for sentence in sentences:
         used += len(encoder.ids(sentence))
         if used > max_len:
-            # What would stand between two sentences has no place at the end.
-            return [] if fit == "filter" or not shown else [*shown[:-1], shown[-1].rstrip()]
-        shown.append(sentence)
-    return shown
+            # White space between sentences is left out at the end.
+            return [] if fit == "filter" or not kept else [*kept[:-1], kept[-1].rstrip()]
+        kept.append(sentence)
+    return kept
 
 
 class Fit(NamedTuple):
-    """``how``: sentence, filter or cut; for cut, ``max_len`` counts prompt and pictures, of ``image_tokens`` each."""
+    """A length limit in tokens. ``how`` is sentence or filter, which limit the answer, or cut, which limits the whole
+    sequence: pictures of ``image_tokens`` each, prompt and answer."""
 
     how: str
     max_len: int
@@ -54,7 +55,7 @@ class Fit(NamedTuple):
 
 
 class PhaseSamples(NamedTuple):
-    """``dropped``: answers that did not fit. ``longest``: tokens of the longest answer that did."""
+    """``dropped``: number of answers that did not fit. ``longest``: tokens of the longest answer kept."""
 
     samples: Samples
     dropped: int
@@ -68,15 +69,15 @@ def phase_samples(
     target_tokens: int | None,
     encoder: Encoder,
 ) -> PhaseSamples:
-    """Samples until they hold ``target_tokens`` targets, fewer where next to nothing fits; None: all there are.
+    """Samples until they hold ``target_tokens`` targets, or fewer if almost nothing fits; None: all.
 
-    ``dialogues`` are (row, its texts); the pictures of row r have the numbers ``starts[r]`` to ``starts[r + 1]``. The
-    world's descriptions come before its questions, as in files that were put together source by source: in a random
-    order, training without shuffling would be no different from training with it.
+    ``dialogues`` are pairs (row, texts); the pictures of row r have the numbers ``starts[r]`` to ``starts[r + 1]``.
+    The world's samples are sorted: descriptions before questions, as in files concatenated from several sources. In a
+    random order, training without shuffling would not differ from training with it.
     """
     image_id = encoder.token_id(IMAGE)
     dropped = longest = 0
-    asks: list[bool] = []  # per sample: whether it holds questions of the world
+    is_question: list[bool] = []  # per sample: whether it holds questions of the world
 
     def samples() -> Iterator[Sample]:
         nonlocal dropped, longest
@@ -87,50 +88,50 @@ def phase_samples(
                 if target_tokens is not None and targets >= target_tokens:
                     break
                 turns = fit_dialogue(dialogue, fit, encoder)
-                shown = sum(question.count(IMAGE) for question, _ in turns)
-                sample = (range(starts[number], starts[number] + shown), *encoder.dialogue(turns)) if turns else None
+                pictures = sum(question.count(IMAGE) for question, _ in turns)
+                sample = (range(starts[number], starts[number] + pictures), *encoder.dialogue(turns)) if turns else None
                 if sample and fit.how == "cut":
                     sample = cut(sample, image_id, fit.image_tokens, fit.max_len)
-                learnt = count_targets(sample[2]) if sample else 0
-                dropped += len(dialogue) - len(turns) if learnt else len(dialogue)
-                if learnt:
+                new_targets = count_targets(sample[2]) if sample else 0
+                dropped += len(dialogue) - len(turns) if new_targets else len(dialogue)
+                if new_targets:
                     found += 1
-                    targets += learnt
+                    targets += new_targets
                     longest = max(longest, *(sum(map(len, map(encoder.ids, answer))) for _, answer in turns))
-                    asks.append(dialogue[0]["task"] not in ("turn", "description"))
-                    bar.update(1 if target_tokens is None else learnt)
+                    is_question.append(dialogue[0]["task"] not in ("turn", "description"))
+                    bar.update(1 if target_tokens is None else new_targets)
                     yield sample
                 elif target_tokens is not None and dropped > 10 * (found + 1000):
-                    break  # next to nothing fits
+                    break  # almost nothing fits
 
     found = Samples.of(samples())
-    if any(asks):
-        found = Samples.of(found[number] for number in np.argsort(asks, kind="stable"))
+    if any(is_question):
+        found = Samples.of(found[number] for number in np.argsort(is_question, kind="stable"))
     return PhaseSamples(found, dropped, min(longest, fit.max_len))
 
 
 def fit_dialogue(dialogue: Sequence[Row], fit: Fit, encoder: Encoder) -> list[tuple[str, Sequence[str]]]:
     """(question, answer sentences) of the turns whose answers fit.
 
-    The world's questions stand alone, so one that does not fit is left out; the picture stands before the first. Turns
-    of a dialogue read from a file build on each other, so it ends where one does not fit. For ``cut``, which counts
-    tokens of the whole sequence, all turns fit here.
+    The world's questions are independent of each other, so those that do not fit are left out; the picture precedes the
+    first one kept. Turns of a dialogue from a file depend on earlier ones, so it ends before the first that does not
+    fit. For ``cut`` all turns are returned: the whole sequence is cut off later.
     """
-    together = dialogue[0]["task"] == "turn"
+    dependent = dialogue[0]["task"] == "turn"
     turns: list[tuple[str, Sequence[str]]] = []
     for text in dialogue:
         answer = text["answer"] or [""]
-        shown = answer if fit.how == "cut" else fit_answer(answer, fit.max_len, fit.how, encoder)
-        if shown:
-            question = text["question"] if together or turns else with_image(text["question"])
-            turns.append((question, shown))
-        elif together:
+        kept = answer if fit.how == "cut" else fit_answer(answer, fit.max_len, fit.how, encoder)
+        if kept:
+            question = text["question"] if dependent or turns else with_image(text["question"])
+            turns.append((question, kept))
+        elif dependent:
             break
     return turns
 
 
 def file_dialogues(rows: Callable[[], Iterable[Row]], passes: int | None) -> Iterator[tuple[int, list[Row]]]:
-    """Rows of a file, each one dialogue, in the order of the file: for every phase the same."""
+    """(row number, texts) of a file's rows, each one dialogue, in the order of the file in every phase."""
     for _ in count() if passes is None else range(passes):
         for number, row in enumerate(rows()):
             yield number, row["texts"]
@@ -139,40 +140,40 @@ def file_dialogues(rows: Callable[[], Iterable[Row]], passes: int | None) -> Ite
 def scene_dialogues(
     rows: Sequence[Row], passes: int | None, question_share: float, seed: int
 ) -> Iterator[tuple[int, list[Row]]]:
-    """A description or some questions of each scene in turn, other ones in every lap.
+    """(scene number, texts): a random description or some questions of each scene, other ones in every pass.
 
-    Every phase walks through the scenes in the same order, so that phases differ in the length of the texts and not
-    in the pictures.
+    The order of the scenes is the same in every phase, so that phases differ in the length of the texts and not in the
+    pictures.
     """
     order = list(range(len(rows)))
     random.Random(f"{seed}/curriculum").shuffle(order)
-    for lap in count() if passes is None else range(passes):
+    for number_of_pass in count() if passes is None else range(passes):
         for number in order:
-            rng = random.Random(f"{seed}/curriculum/{lap}/{number}")
+            rng = random.Random(f"{seed}/curriculum/{number_of_pass}/{number}")
             texts = rows[number]["texts"]
             if rng.random() < question_share:
-                questions = [t for t in texts if t["task"] != "description"]  # a caption answers one, too
+                questions = [t for t in texts if t["task"] != "description"]  # a caption answers a question, too
                 yield number, rng.sample(questions, min(_QUESTIONS_PER_SAMPLE, len(questions)))
             else:
                 yield number, [rng.choice([t for t in texts if t["task"] == "description"])]
 
 
 def token_budget(name: str, sft: SftParams, counted: Mapping[str, int]) -> int | None:
-    """The budget of a phase, given what the phases that it hangs on were found to hold; None: every row once.
+    """The target tokens that a phase should have; None: every row once. ``counted`` holds those of finished phases.
 
-    Raises InputError for a phase that is to match a chain which the phases before it have used up already.
+    Raises InputError if a phase should match a chain whose tokens the phases before it have used up already.
     """
     phase = sft.phases[name]
     if phase.match is None:
         return phase.target_tokens
-    there = sum(counted[link] for link in sft.chain(phase.match))
+    total = sum(counted[link] for link in sft.chain(phase.match))
     before = sum(counted[link] for link in sft.chain(name)[:-1])
-    if before >= there:
+    if before >= total:
         raise InputError(
             f"params.yaml: sft.phases.{name}.match: the phases before it hold {before} target tokens already, and the "
-            f"chain of {phase.match} holds {there}; lower their target_tokens"
+            f"chain of {phase.match} holds {total}; lower their target_tokens"
         )
-    return there - before
+    return total - before
 
 
 def main() -> None:
@@ -191,16 +192,16 @@ def main() -> None:
     order = sorted(sft.phases, key=lambda name: (sft.phases[name].match is not None, len(sft.chain(name))))
     with atomic_directory(PHASES) as folder:
         for name in order:
-            wanted = token_budget(name, sft, counted)
+            budget = token_budget(name, sft, counted)
             fit = Fit(sft.fit_of(name), sft.max_len_of(name), tokens)
-            passes = 1 if wanted is None else None
-            samples, dropped, longest = phase_samples(dialogues(passes=passes), starts, fit, wanted, encoder)
+            passes = 1 if budget is None else None
+            samples, dropped, longest = phase_samples(dialogues(passes=passes), starts, fit, budget, encoder)
             counted[name] = samples.target_tokens
-            if counted[name] < (wanted or 1):
+            if counted[name] < (budget or 1):
                 where = f"phases.{name}.max_len" if sft.phases[name].max_len else "max_len"
                 raise InputError(
-                    f"params.yaml: sft.{where}: next to no answer fits in {sft.max_len_of(name)} tokens with fit "
-                    f"{sft.fit_of(name)}, so phase {name} finds {counted[name]} of {wanted or 'all'} target tokens; "
+                    f"params.yaml: sft.{where}: almost no answer fits in {sft.max_len_of(name)} tokens with fit "
+                    f"{sft.fit_of(name)}, so phase {name} finds {counted[name]} of {budget or 'all'} target tokens; "
                     "raise it"
                 )
             (folder / name).mkdir()
@@ -214,11 +215,13 @@ def main() -> None:
                 "longest_answer": longest,
             }
             write_json(folder / name / "summary.json", summary)
-            print(f"{name}: {len(samples)} samples, {counted[name]} target tokens, {dropped} answers did not fit")
+            print(
+                f"{name}: {len(samples)} samples, {counted[name]} target tokens, {dropped} answers dropped as too long"
+            )
     for name, phase in sft.phases.items():
         if phase.match is not None:
             one, other = (sum(counted[link] for link in sft.chain(end)) for end in (phase.match, name))
-            print(f"target tokens an epoch: {one} up to {phase.match}, {other} up to {name}, which matches it")
+            print(f"target tokens per epoch: {one} in the chain of {phase.match}, {other} in that of {name}")
 
 
 if __name__ == "__main__":

@@ -22,12 +22,13 @@ from stages.common.data.chat import END, PAD, SPECIAL_TOKENS, START
 from stages.common.data.fetched import fetched_folder
 from stages.common.data.shards import read_rows
 
-ALONE = r"[\s，。、？！：；的在是和吗]"  # particles and punctuation that never join a longer token
+SEPARATE = r"[\s，。、？！：；的在是和吗]"  # particles and punctuation, never part of a longer token
 ROLES = ["user", "assistant"]  # in every prompt, and longer than max_token_length
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
 def corpus(scenes: int) -> Iterator[str]:
+    """Questions and answers of the first train scenes, with the names of their roles."""
     for row in read_rows("train", ["texts"], scenes):
         for text in row["texts"]:
             yield f"user\n{text['question']}"
@@ -35,14 +36,14 @@ def corpus(scenes: int) -> Iterator[str]:
 
 
 def train_tokenizer(texts: Iterator[str], params: TokenizerParams) -> PreTrainedTokenizerFast:
-    """BPE over characters, with bytes for what the corpus never showed.
+    """A BPE tokenizer over characters, with a token per byte for characters that are not in ``texts``.
 
-    Two things keep tokens near words, because templates repeat and BPE would else learn whole sentences:
-    particles and punctuation stand alone, and no token is longer than ``max_token_length`` characters.
-    Raises InputError where ``vocab_size`` does not hold the corpus's characters.
+    The texts repeat a few sentence forms, and BPE would learn whole sentences as tokens. To prevent this, particles and
+    punctuation are separate tokens, and no token is longer than ``max_token_length`` characters. Raises InputError if
+    ``vocab_size`` is less than the number of characters, bytes and special tokens.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(ALONE), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(SEPARATE), "isolated")
     trainer = trainers.BpeTrainer(
         vocab_size=params.vocab_size - len(BYTES) - len(ROLES),
         special_tokens=list(SPECIAL_TOKENS),
@@ -71,7 +72,7 @@ def train_tokenizer(texts: Iterator[str], params: TokenizerParams) -> PreTrained
 
 
 def with_byte_fallback(tokenizer: Tokenizer) -> Tokenizer:
-    """The same tokenizer with a token for each byte, so that any text can be encoded and decoded again."""
+    """The tokenizer with a token for each byte, so that it can encode and decode any text."""
     description = json.loads(tokenizer.to_str())
     vocabulary = description["model"]["vocab"]
     for byte in BYTES:
@@ -83,7 +84,7 @@ def with_byte_fallback(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def fetched_tokenizer() -> PreTrainedTokenizerFast:
-    """Raises InputError if the files are no tokenizer that can take a picture's placeholder."""
+    """The fetched tokenizer with an image token. Raises InputError if there is none, or it cannot have one."""
     try:
         return with_image_token(fetched_folder("tokenizer", "tokenizer"))
     except ValueError as error:
@@ -98,7 +99,7 @@ def main() -> None:
         tokenizer = train_tokenizer(corpus(params.tokenizer.scenes), params.tokenizer)
     with atomic_directory(TOKENIZER) as folder:
         tokenizer.save_pretrained(folder)
-    print(f"a tokenizer of {len(tokenizer)} tokens, source {params.tokenizer.source}")
+    print(f"tokenizer of {len(tokenizer)} tokens, source {params.tokenizer.source}")
 
 
 if __name__ == "__main__":

@@ -53,14 +53,14 @@ WRONG = [
         ),
         "sft.phases.direct: give target_tokens or match, not both",
     ),
-    (lambda: change("source: world", "source: minimind"), "vision.source: train needs the built-in world's truth"),
+    (lambda: change("source: world", "source: minimind"), "vision.source: train requires the built-in world"),
     (
         lambda: change("batch_size: null", "batch_size: 16"),
         "pretrain.batch_size: give either batch_tokens or batch_size",
     ),
     (
         lambda: change("models: {}", "models: {pretrain: {repo: a, kind: model, revision: main, files: []}}"),
-        "fetch.models.pretrain: a checkpoint of our own",
+        "fetch.models.pretrain: a checkpoint of the pipeline",
     ),
     (lambda: "a: [", "is not valid YAML"),
     (lambda: change("seed: 1 ", "seed: 2020-13-45 "), "is not valid YAML: month"),

@@ -1,12 +1,10 @@
-"""Section data: the world, or files."""
+"""Section data: the built-in world, or files."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from stages.common.config.base import Odds, Positive, Rate, Section, Share
 

@@ -8,7 +8,7 @@ from stages.common.config.base import Name, Section
 
 
 class FetchSource(Section):
-    """``repo``: an id on the Hugging Face Hub, or a folder on this machine, which wins where both exist."""
+    """``repo`` is a folder on this machine or, if there is none of that name, an id on the Hugging Face Hub."""
 
     repo: str
     kind: Literal["model", "dataset"]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import (
-    model_validator,
-)
+from pydantic import model_validator
 
 from stages.common.config.base import Positive, Rate, Share, Weight
 from stages.common.config.loop import LoopParams
@@ -33,5 +31,5 @@ class LanguageParams(LoopParams):
         if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
             raise ValueError("num_attention_heads must divide hidden_size, num_key_value_heads num_attention_heads")
         if self.hidden_size // self.num_attention_heads % 2:
-            raise ValueError("hidden_size / num_attention_heads must be even: rotary positions turn pairs of numbers")
+            raise ValueError("hidden_size / num_attention_heads must be even: rotary position encoding rotates pairs")
         return self

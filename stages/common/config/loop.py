@@ -1,19 +1,16 @@
-"""What every training stage has; the names are those of transformers' TrainingArguments."""
+"""Parameters of training stages."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from stages.common.config.base import Positive, Rate, Section, Share, Weight
 
 
 class LoopParams(Section):
-    """What every training stage has; the names are those of transformers' TrainingArguments."""
+    """Parameters of every training stage; names are those of transformers' TrainingArguments."""
 
     epochs: Positive
     learning_rate: Rate
@@ -24,7 +21,7 @@ class LoopParams(Section):
 
 
 class TokenLoopParams(LoopParams):
-    """Training on texts with pictures; ``batch_tokens`` and ``batch_size`` are two ways to say how large a step is."""
+    """Parameters of training on texts with pictures. ``batch_tokens`` or ``batch_size`` sets the size of a step."""
 
     shuffle: bool
     batch_tokens: Positive | None

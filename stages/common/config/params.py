@@ -1,7 +1,7 @@
 """params.yaml as typed, checked values.
 
-Every stage reads the whole file through ``load_params`` before it does anything, so that a mistake anywhere
-ends the run at once with a sentence that names the parameter. No default lives here: a missing key is an error.
+Every stage first reads the whole file through ``load_params``, so that a mistake anywhere in it ends the run at once
+with a sentence that names the parameter. There are no defaults: a missing key is an error.
 """
 
 from __future__ import annotations
@@ -10,11 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import (
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
 from stages.common.config.base import Section
 from stages.common.config.data import DataParams
@@ -54,13 +50,13 @@ class Params(Section):
 
     @property
     def checkpoints(self) -> list[str]:
-        """Names of all that is evaluated: our own in the order of training, then finished models."""
+        """Names of all evaluated checkpoints: this pipeline's in the order of training, then finished models."""
         return ["pretrain", *(f"sft-{phase}" for phase in self.sft.phases), *self.fetch.models]
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Params:
+    def _check_sections_against_each_other(self) -> Params:
         if "pretrain" in self.fetch.models:
-            raise ValueError("fetch.models.pretrain: a checkpoint of our own has this name; choose another")
+            raise ValueError("fetch.models.pretrain: a checkpoint of the pipeline has this name; choose another")
         if self.data.image_size % self.vision.patch_size:
             raise ValueError(
                 f"vision.patch_size: {self.vision.patch_size} does not divide data.image_size {self.data.image_size}"
@@ -69,7 +65,7 @@ class Params(Section):
             for name in ("vision", "language"):
                 if getattr(self, name).source == "train":
                     raise ValueError(
-                        f"{name}.source: train needs the built-in world's truth (data.source: world); set it to fetch"
+                        f"{name}.source: train requires the built-in world (data.source: world); set it to fetch"
                     )
         for name in ("vision", "language", "pretrain", "tokenizer") if self.data.source == "world" else ():
             if (getattr(self, name).scenes or 0) > self.data.train_scenes:
@@ -80,7 +76,7 @@ class Params(Section):
         return self
 
     def _check_lengths(self) -> None:
-        """Raises ValueError where a length limit does not hold an image, or the decoder not what it will be given."""
+        """Raises ValueError where a length limit does not hold an image, or the decoder's positions not a sequence."""
         grid = self.data.image_size // self.vision.patch_size
         limits = [("pretrain.max_len", self.pretrain.fit, self.pretrain.max_len)]
         for name, phase in self.sft.phases.items():
@@ -123,7 +119,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first problem, led by the dotted name of its parameter."""
+    """The first error, as a sentence that starts with the dotted name of its parameter."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"] if part != "[key]")
     if first["type"] == "extra_forbidden":
@@ -134,7 +130,7 @@ def _sentence(error: ValidationError) -> str:
         message = str(first["ctx"]["error"])
         return f"{name}.{message}" if name and _names_parameter(message) else f"{name}: {message}" if name else message
     if first["type"] == "model_type":
-        return f"{name} must be a section: parameters of its own, each on a line, indented"
+        return f"{name} must be a section: its parameters, each on a line of its own, indented"
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{name} is {first['input']!r}: {message}"
 

@@ -1,12 +1,10 @@
-"""Section sft: the tree of phases."""
+"""Section sft, with its phases."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import (
-    model_validator,
-)
+from pydantic import model_validator
 
 from stages.common.config.base import Name, Positive, Section, Share
 from stages.common.config.loop import TokenLoopParams

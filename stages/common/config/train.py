@@ -1,4 +1,4 @@
-"""Section train: how training stages work."""
+"""Section train: settings of training stages that DVC does not track."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stages.common.config.base import Positive, Section
 
 
 class TrainParams(Section):
-    """How training stages work: no stage runs again for it. It may move last digits, and the points of loss logs."""
+    """No stage runs again for a change here; it can change results within rounding, and the points of loss logs."""
 
     processes: Positive
     accelerate_config: str | None
