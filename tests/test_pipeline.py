@@ -111,7 +111,8 @@ def test_other_intervals_generate_no_answers(repository: Repository) -> None:
 def test_a_comment_in_the_parameters_runs_nothing(repository: Repository) -> None:
     params = repository.root / "params.yaml"
     text = params.read_text(encoding="utf-8")
-    params.write_text("# a new comment\n" + text.replace("# relative probabilities of", "# weights of"), encoding="utf-8")
+    text = text.replace("# relative probabilities of", "# weights of")
+    params.write_text(f"# a new comment\n{text}", encoding="utf-8")
     assert repository.stages_run("dvc", "repro") == set()
 
 

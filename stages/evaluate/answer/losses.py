@@ -50,7 +50,7 @@ def make_reference(
 def target_spans(encoder: Encoder, turns: Sequence[tuple[str, Sequence[str]]]) -> tuple[np.ndarray, np.ndarray]:
     """Characters of the answers, joined by line ends, that each target token covers: starts and ends [T], int32."""
     joined = [(question, "".join(answer)) for question, answer in turns]
-    text, spans = dialogue_text(encoder.frame, joined)
+    text, spans = dialogue_text(encoder.format, joined)
     found: list[tuple[int, int]] = []
     base = 0
     offsets = encoder.offsets(text)

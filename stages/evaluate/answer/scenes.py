@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.config.params import Params
-from stages.common.data.chat import with_images
+from stages.common.data.chat import with_image
 from stages.common.data.features import load_mean, load_pictures
 from stages.common.data.shards import read_rows
 from stages.evaluate.answer.answerer import Answerer, Question
@@ -41,7 +41,7 @@ def answer_scenes(answerer: Answerer, params: Params, folder: Path, label: str) 
     write_answers(folder, [*answers, *_yes_no_answers(answerer, test, params, label)])
     write_losses(folder, scene_losses(answerer, test, params, label))
     for split, scenes in (("validation", sum(1 for _ in read_rows("validation", ["id"]))), ("test", len(test))):
-        questions = [Question((number,), with_images(WORLD_PROMPTS["description"])) for number in range(scenes)]
+        questions = [Question((number,), with_image(WORLD_PROMPTS["description"])) for number in range(scenes)]
         pictures = load_pictures(split, params.encode.cache, params.data.image_size)
         write_hidden(folder, split, answerer.hidden_states(questions, pictures, f"{label} hidden states {split}"))
 
@@ -65,7 +65,7 @@ def scene_losses(answerer: Answerer, rows: Sequence[Row], params: Params, label:
     references, stand_ins = [], []
     for task in TEXT_TASKS:
         for number, (row, other) in enumerate(zip(rows, others, strict=True)):
-            turns = [(with_images(WORLD_PROMPTS[task]), [_reference(row, task)])]
+            turns = [(with_image(WORLD_PROMPTS[task]), [_reference(row, task)])]
             references.append(make_reference(answerer, row["id"], task, turns, [number]))
             stand_ins.append(None if other is None else Other(rows[other]["id"], [other]))
     pictures = load_pictures("test", params.encode.cache, params.data.image_size)
@@ -80,7 +80,7 @@ def _text_answers(
     answerer: Answerer, rows: Sequence[Row], split: str, task: str, params: Params, label: str
 ) -> list[Answer]:
     prompt = WORLD_PROMPTS[task]
-    questions = [Question((number,), with_images(prompt)) for number in range(len(rows))]
+    questions = [Question((number,), with_image(prompt)) for number in range(len(rows))]
     pictures = load_pictures(split, params.encode.cache, params.data.image_size)
     texts = answerer.answer(questions, pictures, params.evaluate.max_new_tokens, f"{label} {split} {task}")
     return [
@@ -91,7 +91,7 @@ def _text_answers(
 
 def _yes_no_answers(answerer: Answerer, rows: Sequence[Row], params: Params, label: str) -> list[Answer]:
     asked = [(number, text) for number, row in enumerate(rows) for text in row["texts"] if text["task"] in YES_NO_TASKS]
-    questions = [Question((number,), with_images(text["question"])) for number, text in asked]
+    questions = [Question((number,), with_image(text["question"])) for number, text in asked]
     pictures = load_pictures("test", params.encode.cache, params.data.image_size)
     answers = answerer.answer(questions, pictures, _YES_NO_TOKENS, f"{label} yes/no")
     return [
