@@ -65,9 +65,10 @@ run_stage(main)
 """
 
 
-def start(folder: Path, wait: float, trouble: str = "") -> subprocess.Popen[str]:
+def start(folder: Path, wait: float, trouble: str = "", root: Path | None = None) -> subprocess.Popen[str]:
+    """In ``folder``; saved states are in ``root``, or there as well."""
     folder.mkdir(exist_ok=True)
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(folder)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(root or folder)}
     command = [sys.executable, "-c", SCRIPT, str(ROOT), str(wait), trouble]
     return subprocess.Popen(
         command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -107,7 +108,7 @@ def assert_same(folder: Path, undisturbed: Path, but_loss: bool = False) -> None
     assert rows == expected_rows
     epochs = [load_file(root / "out/epoch-1/model.safetensors") for root in (folder, undisturbed)]
     assert all(torch.equal(epochs[0][name], epochs[1][name]) for name in epochs[1])
-    assert not list((folder / ".resume").iterdir())
+    assert not list(folder.glob(".resume/tiny-*"))
 
 
 @pytest.fixture(scope="module")
@@ -168,15 +169,35 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     assert "error: params.yaml: tiny.learning_rate: training has come apart, at step 2 the loss is nan" in err
 
 
-def test_two_at_once_is_refused(tmp_path: Path) -> None:
+WAITING = "another process is training tiny here; waiting for it"
+
+
+def test_a_second_process_waits_and_trains_again(undisturbed: Path, tmp_path: Path) -> None:
+    """Two workers of DVC's queue, each in a copy of the project, with the states of both in the project's folder."""
+    copies = [tmp_path / "first", tmp_path / "second"]
+    first = start(copies[0], 0.05, root=tmp_path)
+    wait_for_state(tmp_path)
+    second = start(copies[1], 0.0, root=tmp_path)
+    outputs = [process.communicate(timeout=300) for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], outputs
+    assert WAITING not in outputs[0][0] and outputs[1][0].count(WAITING) == 1
+    assert "resuming" not in outputs[1][0] and "60 steps" in outputs[1][0]
+    for copy in copies:
+        assert_same(copy, undisturbed)
+    assert [path.name for path in (tmp_path / ".resume").iterdir()] == ["locks"]
+
+
+def test_a_waiting_process_goes_on_when_the_other_is_killed(undisturbed: Path, tmp_path: Path) -> None:
     first = start(tmp_path, 0.2)
     wait_for_state(tmp_path)
     second = start(tmp_path, 0.0)
-    _, err = second.communicate(timeout=60)
+    assert second.stdout.readline().strip() == WAITING
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
-    assert second.returncode == 2
-    assert err.splitlines()[-1].startswith("error: another process is already training tiny here")
+    out, err = second.communicate(timeout=300)
+    assert second.returncode == 0, err
+    assert "resuming from step" in out
+    assert_same(tmp_path, undisturbed)
 
 
 def test_the_log_ends_with_the_last_step(undisturbed: Path) -> None:

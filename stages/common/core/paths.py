@@ -5,7 +5,8 @@ from pathlib import Path
 
 # The project's own folder, also where DVC runs an experiment in a copy of it: what is no output, and must stay.
 PROJECT = Path(os.environ.get("DVC_ROOT", "."))
-RESUME_ROOT = PROJECT / ".resume"
+RESUME_ROOT = PROJECT / ".resume"  # saved states of training, a folder for each run
+LOCKS = "locks"  # folder in it: a lock file for each run
 WANDB_RUNS = PROJECT / "wandb"
 
 FETCHED = Path("data/fetched")

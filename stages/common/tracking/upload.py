@@ -5,15 +5,16 @@ python -m stages.common.tracking.upload
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from stages.common.core.errors import InputError
-from stages.common.core.paths import RESUME_ROOT, WANDB_RUNS
+from stages.common.core.paths import LOCKS, RESUME_ROOT, WANDB_RUNS
 from stages.common.core.stage import run_stage
 from stages.common.tracking.runs import RUN_ID, UNFINISHED, account
 from stages.common.tracking.wandb_files import records
@@ -38,15 +39,15 @@ def waiting(root: Path) -> list[tuple[Path, Any]]:
 
 
 def training_now(root: Path) -> Iterator[str]:
-    """Ids of runs that a process is writing at this moment: it holds the lock beside their states."""
-    for lock in root.glob("*.lock"):
-        id_file = lock.with_suffix("") / RUN_ID
-        with lock.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if id_file.exists():
-                    yield id_file.read_text(encoding="utf-8")
+    """Ids of runs that a process is writing at this moment: it holds the lock of their states."""
+    for path in (root / LOCKS).glob("*.lock"):
+        id_file = root / path.stem / RUN_ID
+        try:
+            with FileLock(path, blocking=False):
+                pass
+        except Timeout:
+            if id_file.exists():
+                yield id_file.read_text(encoding="utf-8")
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
-"""Saved states of a training run: where they lie, and when they may be continued."""
+"""Saved states of a training run: where they are kept, and when they may be continued."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -11,9 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.common.core.errors import InputError
-from stages.common.core.paths import RESUME_ROOT
-from stages.common.core.processes import is_main_process
+from filelock import FileLock, Timeout
+
+from stages.common.core.paths import LOCKS, RESUME_ROOT
+from stages.common.core.processes import broadcast, is_main_process
+
+_POLL_SECONDS = 0.2  # between looks at a lock that another process holds
+_SECONDS_BETWEEN_EXCHANGES = 60.0
 
 
 def fingerprint_of(*parts: Any) -> str:
@@ -35,25 +38,47 @@ def fingerprint_of(*parts: Any) -> str:
 def resume_folder(stage: str, fingerprint: str) -> Iterator[Path]:
     """A folder for a stage's saved states: kept when the block fails, removed when it succeeds.
 
-    It is no output of DVC's (which deletes outputs before a re-run), and it is locked: when dvc is killed, its
-    child trains on, and a second one must not write beside it. Raises InputError if another process holds it.
+    It is no output of DVC's, which deletes outputs before a stage runs again. A lock file lets one process at a time
+    train the stage with this fingerprint; another one (a second worker of `dvc queue`, or a run that was started again
+    after dvc alone was killed) waits until the lock is free. A killed process releases its lock.
     """
-    RESUME_ROOT.mkdir(parents=True, exist_ok=True)
     folder = RESUME_ROOT / f"{stage}-{fingerprint}"
-    if not is_main_process():  # the first process holds it for all
+    lock = FileLock(lock_file(folder), poll_interval=_POLL_SECONDS)
+    lock_file(folder).parent.mkdir(parents=True, exist_ok=True)
+    _acquire(lock, stage)
+    try:
+        if is_main_process():
+            folder.mkdir(exist_ok=True)
         yield folder
-        return
-    with (RESUME_ROOT / f"{stage}-{fingerprint}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another process is already training {stage} here: wait for it, or stop it first"
-            ) from None
-        folder.mkdir(exist_ok=True)
-        yield folder
-        shutil.rmtree(folder)
-        Path(lock.name).unlink()
+        if is_main_process():
+            shutil.rmtree(folder)
+    finally:
+        lock.release()
+
+
+def lock_file(folder: Path) -> Path:
+    """The lock of the states in ``folder``. It is never deleted: others may be waiting for it."""
+    return folder.parent / LOCKS / f"{folder.name}.lock"
+
+
+def _acquire(lock: FileLock, stage: str) -> None:
+    """The main process holds the lock for all processes of the stage, which return together.
+
+    They exchange the state of the lock once a minute: torch ends processes that wait longer for each other.
+    """
+    seconds = 0.0
+    while not broadcast(not is_main_process() or _acquired(lock, seconds)):
+        if is_main_process() and not seconds:
+            print(f"another process is training {stage} here; waiting for it", flush=True)
+        seconds = _SECONDS_BETWEEN_EXCHANGES
+
+
+def _acquired(lock: FileLock, seconds: float) -> bool:
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        return False
+    return True
 
 
 def last_state(folder: Path) -> Path | None:
