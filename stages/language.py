@@ -30,6 +30,7 @@ from stages.common.core.errors import InputError
 from stages.common.core.files import atomic_directory
 from stages.common.core.paths import LANGUAGE, SHARDS, TOKENIZER
 from stages.common.core.processes import is_main_process
+from stages.common.core.provenance import Provenance, write_provenance
 from stages.common.core.stage import run_stage
 from stages.common.data.batches import plan_batches
 from stages.common.data.chat import END, IGNORED, IMAGE, PAD, START, Encoder, load_tokenizer, with_image
@@ -201,9 +202,13 @@ def language_loss(
     return loss + (yes_no_weight - 1) * more / batch["num_items_in_batch"]
 
 
-def save_language_model(model: LlamaForCausalLM, weights: dict[str, Tensor] | None = None) -> None:
+def save_language_model(
+    model: LlamaForCausalLM, weights: dict[str, Tensor] | None = None, provenance: Provenance | None = None
+) -> None:
     with atomic_directory(LANGUAGE) as folder:
         model.save_pretrained(folder, state_dict=weights)
+        if provenance is not None:
+            write_provenance(folder, provenance)
 
 
 def fetched_language_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -254,7 +259,7 @@ def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, enc
         params.language,
         params,
         [params.seed, grid, params.language.model_dump(), SHARDS, TOKENIZER],
-        save=lambda _, weights: save_language_model(model, weights),
+        save=lambda _, weights, provenance: save_language_model(model, weights, provenance),
         loss_of=lambda model, batch: language_loss(
             model, batch, image_id, params.language.noise, verdicts, params.language.yes_no_weight
         ),

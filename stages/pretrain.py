@@ -96,7 +96,9 @@ def main() -> None:
         loop,
         params,
         [params.seed, params.model.model_dump(), loop.model_dump(), SHARDS, TOKENIZER, VISION, LANGUAGE, FEATURES],
-        save=lambda epochs, weights: save_checkpoint(model, tokenizer, checkpoint_path(CHECKPOINT), weights, epochs),
+        save=lambda epochs, weights, provenance: save_checkpoint(
+            model, tokenizer, checkpoint_path(CHECKPOINT), weights, epochs, provenance
+        ),
         save_epoch=epoch_saver(model, tokenizer, loop),
     )
 

@@ -57,7 +57,9 @@ def main() -> None:
             checkpoint_path(after),
             FEATURES if params.encode.cache else SHARDS,
         ],
-        save=lambda epochs, weights: save_checkpoint(model, tokenizer, checkpoint_path(name), weights, epochs),
+        save=lambda epochs, weights, provenance: save_checkpoint(
+            model, tokenizer, checkpoint_path(name), weights, epochs, provenance
+        ),
         save_epoch=epoch_saver(model, tokenizer, loop),
     )
 

@@ -29,6 +29,7 @@ from stages.common.core.errors import InputError
 from stages.common.core.files import atomic_directory
 from stages.common.core.paths import SHARDS, TOKENIZER, VISION
 from stages.common.core.processes import is_main_process, rank_and_world_size
+from stages.common.core.provenance import Provenance, write_provenance
 from stages.common.core.stage import run_stage
 from stages.common.data.batches import BatchPlan, plan_batches
 from stages.common.data.chat import Encoder, load_tokenizer
@@ -252,10 +253,17 @@ def vision_plan(scenes: int, params: Params) -> BatchPlan:
     return plan_batches([1] * scenes, min(vision.batch_size, scenes), None, vision.epochs, True, params.seed)
 
 
-def save_clip(model: CLIPModel | CLIPVisionModel, image_size: int) -> None:
+def save_clip(
+    model: CLIPModel | CLIPVisionModel,
+    image_size: int,
+    weights: dict[str, Tensor] | None = None,
+    provenance: Provenance | None = None,
+) -> None:
     with atomic_directory(VISION) as folder:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
         image_processor(image_size).save_pretrained(folder)
+        if provenance is not None:
+            write_provenance(folder, provenance)
 
 
 def fetched_clip(params: Params) -> CLIPVisionModel:
@@ -314,7 +322,7 @@ def train_clip(params: Params) -> None:
         params.vision,
         params,
         [params.seed, params.vision.model_dump(), SHARDS, TOKENIZER],
-        save=lambda *_: save_clip(model, params.data.image_size),
+        save=lambda _, weights, provenance: save_clip(model, params.data.image_size, weights, provenance),
         loss_of=lambda model, batch: contrastive_loss(model, batch, params.vision.region_weight),
     )
 

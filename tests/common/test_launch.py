@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 # A stage of a tiny model on made-up pictures and texts, some of which show no picture.
 STAGE = """
 import os, sys, time
+from pathlib import Path
 import numpy as np
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig
@@ -33,12 +34,17 @@ from model.vlm.configuration import vlm_config
 from model.vlm.modeling import VlmForConditionalGeneration
 from stages.common.data.batches import plan_batches
 from stages.common.core.errors import InputError
+from stages.common.core.provenance import write_provenance
 from stages.common.core.stage import run_stage
 from stages.common.data.features import CachedFeatures
 from stages.common.training.launch import run_distributed
 from stages.common.data.packing import PackCollate, SampleDataset, pack_length
 from stages.common.config.params import load_params
 from stages.common.training.loop import train
+
+def save(model, weights, provenance):
+    model.save_pretrained("out", state_dict=weights)
+    write_provenance(Path("out"), provenance)
 
 class Slow(SampleDataset):
     def __getitem__(self, index):
@@ -75,7 +81,7 @@ def main():
     use_packed_attention(model)
     loop = params.sft.model_copy(update={"batch_tokens": 64})
     train("tiny", model, dataset, PackCollate(0, pack_length(64)), plan, loop, params, [],
-        lambda epochs, weights: model.save_pretrained("out", state_dict=weights))
+        lambda epochs, weights, provenance: save(model, weights, provenance))
 
 if __name__ == "__main__":
     run_stage(run_distributed(main, "tiny_stage"))
@@ -144,7 +150,8 @@ def test_curves_with_several_processes_are_those_with_one(alone: Path, tmp_path:
     """At an equal global batch; of three, some have no sample of their own in some batches."""
     code, out, err = run(tmp_path, 3)
     assert code == 0, err
-    assert out.count("tiny: ") == 1  # one of them speaks
+    assert out.count("tiny: ") == 1  # only the main process prints
+    assert json.loads((tmp_path / "out/provenance.json").read_text(encoding="utf-8"))["processes"] == 3
     assert_alike(tmp_path, alone)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stages.common.core.provenance import provenance
+
 ROOT = Path(__file__).parents[2]
 
 # A tiny decoder on made-up tokens, trained by the real loop; each step waits a little, so that a signal can hit it.
@@ -23,6 +26,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from model.vlm.modeling import Targets, target_loss
 from stages.common.data.batches import plan_batches
+from stages.common.core.provenance import write_provenance
 from stages.common.core.stage import run_stage
 from stages.common.config.params import load_params
 from stages.common.data.packing import PackCollate, SampleDataset
@@ -50,16 +54,19 @@ def main():
         hidden = hidden.flatten(0, 1)[targets.positions]
         return target_loss(hidden, targets, model.lm_head, batch["num_items_in_batch"])[0]
     plan = plan_batches(dataset.lengths, 32, None, 2, True, 1)
-    def save(epochs, weights):
+    def save_tiny(folder, weights, provenance):
+        model.save_pretrained(folder, state_dict=weights)
+        write_provenance(folder, provenance)
+    def save(epochs, weights, provenance):
         if sys.argv[3] == "full disk":
             raise OSError("No space left on device")
         if sys.argv[3] == "interrupt":
             signal.raise_signal(signal.SIGINT)
-        model.save_pretrained("out")
+        save_tiny(Path("out"), weights, provenance)
         for epoch in epochs:
             shutil.copytree(epoch, Path("out") / epoch.name)
     train("tiny", model, dataset, PackCollate(0, None), plan, params.language, params, [sys.argv[1]], save, loss_of,
-        lambda folder, weights: model.save_pretrained(folder))
+        save_tiny)
 
 run_stage(main)
 """
@@ -118,6 +125,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     last, first = (load_file(folder / place / "model.safetensors") for place in ("out", "out/epoch-1"))
     assert not torch.equal(last["model.embed_tokens.weight"], first["model.embed_tokens.weight"])
     return folder
+
+
+def test_provenance_is_what_was_used(undisturbed: Path) -> None:
+    for folder in ("out", "out/epoch-1"):
+        found = json.loads((undisturbed / folder / "provenance.json").read_text(encoding="utf-8"))
+        assert found == provenance("fp32", False, 1)
 
 
 def test_killed_and_run_again(undisturbed: Path, tmp_path: Path) -> None:

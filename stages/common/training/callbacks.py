@@ -16,13 +16,14 @@ from transformers import TrainerCallback, TrainingArguments
 from stages.common.core.errors import InputError
 from stages.common.core.files import write_text
 from stages.common.core.paths import LOSS_LOGS
+from stages.common.core.provenance import Provenance
 from stages.common.data.batches import BatchPlan
 from stages.common.tracking.runs import Run
 from stages.common.training.trainer import PlannedTrainer, TargetCounts
 
 _COLUMNS = ("step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm")
 Weights = dict[str, torch.Tensor] | None  # None: those that the model holds
-Save = Callable[[Path, Weights], None]
+SaveEpoch = Callable[[Path, Weights, Provenance], None]
 
 
 class LossLog(TrainerCallback):
@@ -98,9 +99,9 @@ class RunLog(TrainerCallback):
 class EpochKeeper(TrainerCallback):
     """Writes a checkpoint after every epoch but the last, beside the resumable states: outputs appear at the end."""
 
-    def __init__(self, plan: BatchPlan, root: Path, save_epoch: Save | None) -> None:
+    def __init__(self, plan: BatchPlan, root: Path, save_epoch: SaveEpoch | None, provenance: Provenance) -> None:
         self.trainer: PlannedTrainer | None = None
-        self._save_epoch = save_epoch
+        self._save_epoch, self._provenance = save_epoch, provenance
         ends = {} if save_epoch is None else dict(enumerate(plan.epoch_starts[1:], start=1))
         self._folders = {step: root / f"epoch-{epoch}" for epoch, step in ends.items()}
 
@@ -112,7 +113,7 @@ class EpochKeeper(TrainerCallback):
         if state.global_step in self._folders:
             weights = self.trainer.gathered_state()
             if state.is_world_process_zero:
-                self._save_epoch(self._folders[state.global_step], weights)
+                self._save_epoch(self._folders[state.global_step], weights, self._provenance)
 
 
 def write_loss_log(name: str, rows: Sequence[dict[str, float]]) -> None:

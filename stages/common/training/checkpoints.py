@@ -14,6 +14,7 @@ from model.vlm.processing import build_processor
 from stages.common.config.loop import TokenLoopParams
 from stages.common.core.files import atomic_directory, require_model
 from stages.common.core.paths import CHECKPOINTS
+from stages.common.core.provenance import Provenance, write_provenance
 
 
 def checkpoint_path(name: str) -> Path:
@@ -26,23 +27,26 @@ def save_checkpoint(
     folder: Path,
     weights: dict[str, Tensor] | None = None,
     epochs: Sequence[Path] = (),
+    provenance: Provenance | None = None,
 ) -> None:
-    """Model (its own ``weights`` or the given ones) and processor, and beneath them the checkpoints that were kept
-    after earlier ``epochs``."""
+    """Model (its own ``weights`` or the given ones), processor and, where it was trained here, ``provenance``; in
+    subfolders the checkpoints that were kept after earlier ``epochs``."""
     with atomic_directory(folder) as partial:
         model.save_pretrained(partial, state_dict=weights)
         build_processor(tokenizer, model.config).save_pretrained(partial)
+        if provenance is not None:
+            write_provenance(partial, provenance)
         for epoch in epochs:
             shutil.copytree(epoch, partial / epoch.name)
 
 
 def epoch_saver(
     model: VlmForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, loop: TokenLoopParams
-) -> Callable[[Path, dict[str, Tensor] | None], None] | None:
+) -> Callable[[Path, dict[str, Tensor] | None, Provenance], None] | None:
     """What keeps a checkpoint after an epoch, where ``loop`` asks for it."""
     if loop.save_strategy == "end":
         return None
-    return lambda folder, weights: save_checkpoint(model, tokenizer, folder, weights)
+    return lambda folder, weights, provenance: save_checkpoint(model, tokenizer, folder, weights, provenance=provenance)
 
 
 def epoch_checkpoints(name: str) -> list[str]:

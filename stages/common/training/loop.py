@@ -16,9 +16,18 @@ from stages.common.config.loop import LoopParams
 from stages.common.config.params import Params
 from stages.common.core.memory import reuse_memory
 from stages.common.core.processes import broadcast, is_main_process, rank_and_world_size
+from stages.common.core.provenance import Provenance, provenance
 from stages.common.data.batches import BatchPlan
 from stages.common.tracking.runs import start_run, training_name
-from stages.common.training.callbacks import EpochKeeper, LossLog, RunLog, Save, StopOnSignal, Weights, write_loss_log
+from stages.common.training.callbacks import (
+    EpochKeeper,
+    LossLog,
+    RunLog,
+    SaveEpoch,
+    StopOnSignal,
+    Weights,
+    write_loss_log,
+)
 from stages.common.training.compilation import compile_decoder, should_compile
 from stages.common.training.precision import use_bf16
 from stages.common.training.resumption import fingerprint_of, last_state, resume_folder
@@ -38,9 +47,9 @@ def train(
     loop: LoopParams,
     params: Params,
     inputs: Sequence[Any],
-    save: Callable[[Sequence[Path], Weights], None],
+    save: Callable[[Sequence[Path], Weights, Provenance], None],
     loss_of: Callable | None = None,
-    save_epoch: Save | None = None,
+    save_epoch: SaveEpoch | None = None,
 ) -> None:
     """Train ``model`` in place through ``plan``, then ``save`` it and write its loss curve to LOSS_LOGS/name.csv.
 
@@ -51,7 +60,8 @@ def train(
 
     ``loss_of(model, batch)`` stands in for the model's own loss. Where a batch has labels, it also has
     ``num_items_in_batch``, which is what the sum over its targets must be divided by.
-    ``save_epoch`` writes a folder after every epoch but the last; ``save`` is given these folders, in order.
+    ``save_epoch(folder, weights, provenance)`` writes a folder after every epoch but the last;
+    ``save(epochs, weights, provenance)`` is given these folders, in order. ``weights`` None: those of ``model``.
 
     Interrupted, in ``save`` as well, and called again with the same ``inputs`` (params, files and folders: all that
     goes in), code, number format and number of processes, it goes on from the last saved state and ends with the same
@@ -68,7 +78,9 @@ def train(
     if loss_of is not None:
         # In forward's place, because that is where accelerate puts what belongs around it.
         model.forward = lambda **batch: {"loss": loss_of(model, batch)}
-    engine = rank_and_world_size()[1], params.train.accelerate_config  # these decide what files a state has
+    processes = rank_and_world_size()[1]
+    engine = processes, params.train.accelerate_config  # these decide what files a state has
+    record = provenance("bf16" if bf16 else "fp32", compiled, processes)
     code = sorted([*_ROOT.glob("stages/**/*.py"), *_ROOT.glob("model/*.py")])
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     parameters = {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, learns in sizes if learns)}
@@ -105,7 +117,7 @@ def train(
         last = last_state(folder)
         done = 0 if last is None else int(last.name.removeprefix("checkpoint-"))
         log, stop = LossLog(plan, targets), StopOnSignal()
-        keeper = EpochKeeper(plan, folder, save_epoch)
+        keeper = EpochKeeper(plan, folder, save_epoch, record)
         trainer = PlannedTrainer(
             model=model,
             args=arguments,
@@ -134,7 +146,7 @@ def train(
             samples = sum(len(batch) for batch in plan.batches[done:])
             rate = f"{samples / seconds:.0f} samples/s, {seconds:.0f} s"
             print(f"{name}: {len(plan) - done} steps, {samples} samples, {rate}")
-            save(keeper.folders, weights)
+            save(keeper.folders, weights, record)
             write_loss_log(name, log.rows)
 
 
