@@ -179,7 +179,7 @@ def test_training_is_kept_until_its_model_is_saved(undisturbed: Path, tmp_path: 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     code, _, err = end(tmp_path, "nan")
     assert code == 2
-    assert "error: params.yaml: tiny.learning_rate: training has come apart, at step 2 the loss is nan" in err
+    assert "error: params.yaml: tiny.learning_rate: training diverged: at step 2 the loss is nan" in err
 
 
 WAITING = "another process is training tiny here; waiting for it"

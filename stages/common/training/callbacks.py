@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training run: its loss log, W&B, checkpoints after epochs, a stop on a signal."""
+"""Callbacks of a training run: loss log, W&B, checkpoints after epochs, and stopping on a signal."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SaveEpoch = Callable[[Path, Weights, Provenance], None]
 
 
 class LossLog(TrainerCallback):
-    """Collects the loss curve; it is part of the resumable state, so a resumed run has no gap in it.
+    """Collects the loss curve. It is saved with every state, so the curve of a resumed run has no gap.
 
-    Raises InputError when the loss or its gradient is no number any more.
+    Raises InputError when the loss or the norm of its gradient is not finite.
     """
 
     def __init__(self, plan: BatchPlan, targets: TargetCounts) -> None:
@@ -48,8 +48,8 @@ class LossLog(TrainerCallback):
             }
             if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
                 raise InputError(
-                    f"params.yaml: {args.run_name.split('-')[0]}.learning_rate: training has come apart, at step "
-                    f"{row['step']} the loss is {row['loss']} and its gradient {row['grad_norm']}; lower the rate"
+                    f"params.yaml: {args.run_name.split('-')[0]}.learning_rate: training diverged: at step "
+                    f"{row['step']} the loss is {row['loss']} and the gradient norm {row['grad_norm']}; lower the rate"
                 )
             self.rows.append(row)
 
@@ -64,9 +64,9 @@ class LossLog(TrainerCallback):
 
 
 class RunLog(TrainerCallback):
-    """Tells W&B each new point of the loss curve, and how fast training went since the one before.
+    """Logs each new point of the loss curve to W&B, with the training speed since the point before.
 
-    When training is resumed, the whole curve is told again: what a killed process had logged last may be lost.
+    A resumed run logs the curve from its start: the last points of a killed process may be lost.
     """
 
     def __init__(self, run: Run, log: LossLog) -> None:
@@ -75,29 +75,29 @@ class RunLog(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
         self._since = (time.perf_counter(), state.global_step)
         for row in self._log.rows:
-            self._tell(row)
+            self._log_row(row)
 
     def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
             row = self._log.rows[-1]
-            then, step = self._since
+            started, step = self._since
             self._since = (time.perf_counter(), row["step"])
             tokens = row["target_tokens"] - int(self._log.targets.after[step])
-            seconds = self._since[0] - then
+            seconds = self._since[0] - started
             samples = sum(map(len, self._log.plan.batches[step : row["step"]]))
             speed = {
                 "samples_per_second": samples / seconds,
                 "target_tokens_per_second": tokens / seconds,
             }
-            self._tell(row | speed)
+            self._log_row(row | speed)
 
-    def _tell(self, row: dict[str, float]) -> None:
+    def _log_row(self, row: dict[str, float]) -> None:
         values = {"train/global_step" if key == "step" else f"train/{key}": value for key, value in row.items()}
         self._run.log(values, step=row["step"])
 
 
 class EpochKeeper(TrainerCallback):
-    """Writes a checkpoint after every epoch but the last, beside the resumable states: outputs appear at the end."""
+    """Writes a checkpoint after every epoch but the last. It stays beside the saved states until training has ended."""
 
     def __init__(self, plan: BatchPlan, root: Path, save_epoch: SaveEpoch | None, provenance: Provenance) -> None:
         self.trainer: PlannedTrainer | None = None
@@ -122,11 +122,11 @@ def write_loss_log(name: str, rows: Sequence[dict[str, float]]) -> None:
 
 
 class StopOnSignal(TrainerCallback):
-    """SIGINT and SIGTERM save the state and end the process with a code other than 0."""
+    """On SIGINT or SIGTERM, saves the state after the current step and raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self.stopping = False  # what all processes have agreed on
-        self.caught = False
+        self.stopping = False  # the same in all processes
+        self.caught = False  # in this process
         self._handlers: dict[int, Any] = {}
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
@@ -141,7 +141,7 @@ class StopOnSignal(TrainerCallback):
         self.caught = True
 
     def caught_anywhere(self, args: TrainingArguments) -> bool:
-        """In any of the processes, all of which have to ask."""
+        """Whether any process has caught a signal. All processes must call it together."""
         caught = torch.tensor(int(self.caught), device=args.device)
         if args.world_size > 1:
             torch.distributed.all_reduce(caught, torch.distributed.ReduceOp.MAX)

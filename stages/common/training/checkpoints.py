@@ -43,7 +43,7 @@ def save_checkpoint(
 def epoch_saver(
     model: VlmForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, loop: TokenLoopParams
 ) -> Callable[[Path, dict[str, Tensor] | None, Provenance], None] | None:
-    """What keeps a checkpoint after an epoch, where ``loop`` asks for it."""
+    """The function that saves a checkpoint after an epoch; None where ``loop`` does not require one."""
     if loop.save_strategy == "end":
         return None
     return lambda folder, weights, provenance: save_checkpoint(model, tokenizer, folder, weights, provenance=provenance)

@@ -1,4 +1,4 @@
-"""Several processes for a stage that trains or encodes: torchrun's engine, or accelerate's with a file of its own."""
+"""Starts a stage that trains or encodes in several processes, by torchrun, or accelerate launch with a config file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from stages.common.core.processes import is_distributed
 if TYPE_CHECKING:  # importing torch takes seconds, and most stages do without
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-_LAUNCHED = "VLM_CURRICULUM_LAUNCHED"  # accelerate starts a single process without a number
+_LAUNCHED = "VLM_CURRICULUM_LAUNCHED"  # accelerate launch sets no RANK for a single process
 
 
 def run_distributed(main: Callable[[], object], module: str) -> Callable[[], object]:
-    """``main`` of the stage ``module``, in as many processes as train.processes says.
+    """``main`` of the stage ``module``, in ``train.processes`` processes.
 
-    Started by torchrun or accelerate launch itself, on one machine or several, a stage is one of their processes.
+    A stage that torchrun or accelerate launch has started, on one machine or several, starts no more processes.
     """
 
     def launch() -> None:
@@ -43,7 +43,7 @@ def run_distributed(main: Callable[[], object], module: str) -> Callable[[], obj
 
 
 def _report_errors(main: Callable[[], object]) -> None:
-    """Bad input and interrupts are told to who started the processes, which tells the user once."""
+    """Run ``main``. Write bad input to torchrun's error file, so that the launcher prints it once for all processes."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     try:
         main()
@@ -60,9 +60,10 @@ def _report_errors(main: Callable[[], object]) -> None:
 
 
 def cause(error: ChildFailedError) -> ProcessFailure:
-    """The failure to be told: bad input if there is any, else the first of a process that no signal has ended.
+    """The failure to report: bad input if there is any, else the first failure of a process that no signal ended.
 
-    Not ``get_first_failure``, which counts in whole seconds: those that were ended for it, or missed it, are as early.
+    ``get_first_failure`` compares times in whole seconds, and a process that was ended because of the first failure
+    often has the same one.
     """
 
     def order(failure: ProcessFailure) -> tuple[bool, bool, int]:
@@ -80,14 +81,14 @@ def _launch(params: Params, module: str, arguments: list[str]) -> None:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # a failed process has said what is wrong
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the failed process has printed its error
     processes, config = params.train.processes, params.train.accelerate_config
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     os.environ[_LAUNCHED] = "1"
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     if VISIBLE_GPUS is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = VISIBLE_GPUS
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns that every parameter was used
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else DDP warns that every parameter was used
     try:
         if config is None:
             from torch.distributed import run
@@ -109,7 +110,7 @@ def _launch(params: Params, module: str, arguments: list[str]) -> None:
         if _is_bad_input(failure):
             raise InputError(failure.message["message"]) from None
         sys.exit(failure.exitcode if failure.exitcode > 0 else 1)
-    except subprocess.CalledProcessError as error:  # of accelerate's, where there is one process
+    except subprocess.CalledProcessError as error:  # from accelerate launch with one process
         sys.exit(error.returncode if error.returncode > 0 else 1)
     except SignalException:
         raise KeyboardInterrupt from None

@@ -1,4 +1,4 @@
-"""What all training stages share: one call around transformers.Trainer."""
+"""The training loop of all stages: one call around transformers.Trainer."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def train(
 ) -> None:
     """Train ``model`` in place through ``plan``, then ``save`` it and write its loss curve to LOSS_LOGS/name.csv.
 
-    Under torchrun or accelerate launch every process takes a share of each batch; the first one writes.
+    Under torchrun or accelerate launch every process takes a share of each batch; the main process writes.
 
     Where ``loop`` has ``batch_tokens``, a target token has the same weight in every batch: the summed loss is divided
     by the mean number of targets of a batch. Where it has ``batch_size``, the loss is the mean over a batch's targets.
@@ -63,27 +63,32 @@ def train(
     ``save_epoch(folder, weights, provenance)`` writes a folder after every epoch but the last;
     ``save(epochs, weights, provenance)`` is given these folders, in order. ``weights`` None: those of ``model``.
 
-    Interrupted, in ``save`` as well, and called again with the same ``inputs`` (params, files and folders: all that
-    goes in), code, number format and number of processes, it goes on from the last saved state and ends with the same
-    weights as an undisturbed run.
+    After an interruption, also one during ``save``, a call with the same ``inputs`` (params, files and folders that
+    the result depends on), code, number format and number of processes resumes from the last saved state, and ends
+    with the same weights as an uninterrupted run.
+
+    Raises InputError where the loss is not finite, KeyboardInterrupt after a signal.
     """
     set_seed(params.seed)
     transformers_logging.set_verbosity_warning()
     reuse_memory()
-    bf16 = broadcast(use_bf16(params.train.precision))  # each may have measured another one as the faster
-    tokens = loop.epochs * sum(getattr(dataset, "lengths", ()))  # pictures alone: none, and nothing to gain
+    bf16 = broadcast(use_bf16(params.train.precision))  # processes may measure different ones as faster
+    tokens = loop.epochs * sum(getattr(dataset, "lengths", ()))  # none in the vision stage, which is not compiled
     compiled = broadcast(tokens > 0 and should_compile(params.train.compile, model, tokens))
     if compiled:
         compile_decoder(model)
     if loss_of is not None:
-        # In forward's place, because that is where accelerate puts what belongs around it.
+        # As forward, because accelerate wraps forward (mixed precision, DDP).
         model.forward = lambda **batch: {"loss": loss_of(model, batch)}
     processes = rank_and_world_size()[1]
-    engine = processes, params.train.accelerate_config  # these decide what files a state has
+    engine = processes, params.train.accelerate_config  # a saved state's files depend on these
     record = provenance("bf16" if bf16 else "fp32", compiled, processes)
     code = sorted([*_ROOT.glob("stages/**/*.py"), *_ROOT.glob("model/*.py")])
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    parameters = {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, learns in sizes if learns)}
+    parameters = {
+        "total": sum(size for size, _ in sizes),
+        "trainable": sum(size for size, trainable in sizes if trainable),
+    }
     with (
         resume_folder(name, fingerprint_of(*inputs, plan.batches, bf16, compiled, *engine, *code)) as folder,
         start_run(training_name(name, loop), name.split("-")[0], params, {"parameters": parameters}, folder) as run,
@@ -105,7 +110,7 @@ def train(
             logging_steps=min(params.train.logging_steps, max(1, len(plan) // 4)),
             logging_nan_inf_filter=False,
             save_steps=params.train.save_steps,
-            save_total_limit=2,  # the newest one counts only once its loss log is there, too
+            save_total_limit=2,  # the newest one is complete only once its loss log is written
             seed=params.seed,
             report_to=[],  # see RunLog
             remove_unused_columns=False,

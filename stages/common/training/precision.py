@@ -1,4 +1,4 @@
-"""Which number format to multiply in."""
+"""Number format of matrix products."""
 
 from __future__ import annotations
 

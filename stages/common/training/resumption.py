@@ -20,7 +20,7 @@ _SECONDS_BETWEEN_EXCHANGES = 60.0
 
 
 def fingerprint_of(*parts: Any) -> str:
-    """A digest of params (as JSON), files and folders: what must be equal for a resumption to be right."""
+    """Hash of params (as JSON), files and folders. Training may be resumed only where it is equal."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
@@ -82,7 +82,7 @@ def _acquired(lock: FileLock, seconds: float) -> bool:
 
 
 def last_state(folder: Path) -> Path | None:
-    """The newest complete state; the trainer's state file is written last but for our log."""
+    """The newest complete state, or None. LossLog writes its file after the Trainer has written all of its own."""
     states = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     complete = [
         state for state in states if (state / "loss_log.json").exists() and (state / "trainer_state.json").exists()

@@ -59,10 +59,11 @@ class PlannedTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
-        # Cached features are read faster than a process is asked; but decoding is slow, and a step on a GPU short.
-        busy = getattr(self.train_dataset, "decodes", False) or torch.cuda.is_available()
+        # Reading cached features takes less time than passing them between processes. Worker processes pay off where
+        # pictures are decoded, and on a GPU, where steps are short.
+        use_workers = getattr(self.train_dataset, "decodes", False) or torch.cuda.is_available()
         cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        workers = min(max(cores, 1), 8) if busy else 0
+        workers = min(max(cores, 1), 8) if use_workers else 0
         plan, processes = self._plan, self.accelerator.num_processes
         if processes > 1 and not getattr(self.train_dataset, "whole_batches", False):
             plan = plan.part(self.train_dataset.lengths, self.accelerator.process_index, processes)
@@ -71,17 +72,17 @@ class PlannedTrainer(Trainer):
             batch_sampler=plan,
             collate_fn=self.data_collator,
             num_workers=workers,
-            worker_init_fn=_leave_signals,
+            worker_init_fn=_ignore_signals,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        # Ours are shared out already: for accelerate there is one process.
+        # Batches are divided between processes already: for accelerate there is one process.
         return prepare_data_loader(
             loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """As the Trainer's, which looks for weights by the names that they have in the model. Files of LLaVA's have
-        older names, and it would go on with what the model started from, without an error."""
+        """Load weights through from_pretrained, which renames them. The Trainer looks for the names that weights have
+        in the model; LLaVA's files have older names, and the Trainer would silently keep the initial weights."""
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
@@ -89,7 +90,7 @@ class PlannedTrainer(Trainer):
         self.model.load_state_dict(saved.state_dict())
 
     def gathered_state(self) -> dict[str, torch.Tensor] | None:
-        """All weights, on the first process, where FSDP has spread them over all; else None: the model has them."""
+        """All weights, in the main process, where FSDP has sharded them; None where the model itself holds them."""
         if self.accelerator.distributed_type != DistributedType.FSDP:
             return None
         return self.accelerator.get_state_dict(self.model_wrapped)
@@ -102,7 +103,7 @@ class PlannedTrainer(Trainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 
-def _leave_signals(_: int) -> None:
-    """In a worker: signals go to all processes, and are answered by the one that trains, which ends its workers."""
+def _ignore_signals(_: int) -> None:
+    """In a loading worker. A terminal sends a signal to all processes; the one that trains ends its workers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
