@@ -25,7 +25,7 @@ from stages.common.core.paths import EVALUATIONS
 from stages.common.core.stage import run_stage
 from stages.common.data.chat import load_tokenizer
 from stages.common.data.shards import read_rows
-from stages.common.tracking.runs import log_evaluation
+from stages.common.tracking.evaluations import log_evaluation
 from stages.common.training.checkpoints import epoch_checkpoints, load_checkpoint
 from stages.evaluate.answers import Answerer
 from stages.evaluate.dialogues import evaluate_dialogues

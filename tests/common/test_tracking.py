@@ -1,4 +1,4 @@
-"""What W&B is told, read back from its own files and from a server on this machine; and what happens without one."""
+"""What is logged to W&B, read back from its files and from a server on this machine; and runs without a server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 
 from stages.common.config.params import Params, load_params
-from stages.common.tracking.runs import experiment, summary_of, training_name
+from stages.common.tracking.evaluations import summary_of
+from stages.common.tracking.names import experiment, training_name
 from stages.common.tracking.upload import training_now, waiting
 from stages.common.tracking.wandb_files import history, records
 from tests.fake_wandb import KEY, USER, FakeWandb
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 EXPERIMENT, STAGE = "brave-otter", "sft@long"
 NAME = "MiniMind-V-SFT-long-Epoch-2-BatchTokens-2048-LearningRate-0.001"
 
-# A tiny decoder on made-up tokens, trained by the real loop; each step waits a little, so that a signal can hit it.
+# A tiny decoder on random tokens, trained by the real loop; each step waits, so that a signal arrives during training.
 TRAINING = """
 import sys, time
 from pathlib import Path
@@ -83,7 +84,7 @@ EVALUATION = """
 import sys
 from pathlib import Path
 from stages.common.config.params import load_params
-from stages.common.tracking.runs import log_evaluation
+from stages.common.tracking.evaluations import log_evaluation
 
 params = load_params(Path(sys.argv[1]) / "tests/params.yaml")
 dog = {"word": "狗", "supported": True}
@@ -97,16 +98,16 @@ log_evaluation("pretrain/epoch-1", params, {"parameters": {"total": 7}}, interva
 """
 
 
-def start(root: Path, script: str, *words: str, **settings: str) -> subprocess.Popen[str]:
-    """A script in a folder of its own below ``root``, as DVC runs a stage in a copy of the project ``root``."""
+def start(root: Path, script: str, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+    """Run a script in a subfolder of ``root``, as DVC runs a stage in a temporary copy of the project ``root``."""
     folder = root / "copy"
     folder.mkdir(exist_ok=True, parents=True)
     dropped = ("WANDB_", "DVC_", "GIT_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
-    told = {"DVC_ROOT": str(root), "DVC_EXP_NAME": EXPERIMENT, "DVC_STAGE": STAGE}
-    env = {**kept, **told, "HOME": str(root), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **settings}
+    dvc = {"DVC_ROOT": str(root), "DVC_EXP_NAME": EXPERIMENT, "DVC_STAGE": STAGE}
+    env = {**kept, **dvc, "HOME": str(root), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **settings}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
-    command = [sys.executable, *(["-c", script, str(ROOT), *words] if script else words)]
+    command = [sys.executable, *(["-c", script, str(ROOT), *arguments] if script else arguments)]
     return subprocess.Popen(command, cwd=folder, env=env, text=True, start_new_session=True, **pipes)
 
 
@@ -162,7 +163,7 @@ def unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
-    """(project, what was printed) of a training in each mode that needs no server."""
+    """(project, printed text) of a training run in each mode that needs no server."""
     roots = {mode: tmp_path_factory.mktemp(mode) for mode in ("offline", "disabled")}
     processes = {mode: start(root, TRAINING, mode, "0") for mode, root in roots.items()}
     return {mode: (roots[mode], finish(process)) for mode, process in processes.items()}
@@ -173,11 +174,11 @@ def params() -> Params:
     return load_params(ROOT / "tests/params.yaml")
 
 
-def test_a_training_run_says_what_it_is(trained: dict[str, tuple[Path, str]], params: Params) -> None:
+def test_a_training_run_has_names_and_params(trained: dict[str, tuple[Path, str]], params: Params) -> None:
     (file,) = wandb_files(trained["offline"][0])
     run = one(file, "run")
-    told = (run.project, run.display_name, run.run_group, run.job_type)
-    assert told == (params.wandb.project, NAME, EXPERIMENT, "sft")
+    found = (run.project, run.display_name, run.run_group, run.job_type)
+    assert found == (params.wandb.project, NAME, EXPERIMENT, "sft")
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     sections = json.loads(params.model_dump_json())
     assert {key: value for key, value in config.items() if key in sections and key not in ("train", "wandb")} == {
@@ -188,7 +189,7 @@ def test_a_training_run_says_what_it_is(trained: dict[str, tuple[Path, str]], pa
     assert 0 < config["parameters"]["trainable"] < config["parameters"]["total"]
 
 
-def test_its_history_is_the_loss_curve(trained: dict[str, tuple[Path, str]]) -> None:
+def test_the_history_of_a_run_is_the_loss_curve(trained: dict[str, tuple[Path, str]]) -> None:
     root, _ = trained["offline"]
     (file,) = wandb_files(root)
     points = list(history(file))
@@ -205,26 +206,26 @@ def test_no_output_depends_on_the_mode(trained: dict[str, tuple[Path, str]]) -> 
     assert curves[0] == curves[1]
 
 
-def test_disabled_imports_nothing_and_keeps_nothing(trained: dict[str, tuple[Path, str]]) -> None:
+def test_disabled_mode_imports_no_wandb_and_writes_no_files(trained: dict[str, tuple[Path, str]]) -> None:
     root, out = trained["disabled"]
     assert "wandb was imported: False" in out
     assert not list(root.rglob("*wandb*"))
 
 
-def test_runs_stay_when_dvcs_copy_goes(trained: dict[str, tuple[Path, str]]) -> None:
+def test_runs_are_kept_outside_the_copy_that_dvc_deletes(trained: dict[str, tuple[Path, str]]) -> None:
     root, _ = trained["offline"]
     assert len(wandb_files(root)) == 1
     assert not list((root / "copy").rglob("*wandb*"))
 
 
-def test_a_killed_training_goes_on_with_the_same_run_and_is_uploaded_whole(tmp_path: Path) -> None:
+def test_a_killed_training_continues_the_same_run_and_is_uploaded_completely(tmp_path: Path) -> None:
     often = {"WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL": "0.2"}  # wandb's own 15 seconds are too long for a test
     killed = start(tmp_path, TRAINING, "offline", "0.05", **often)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".resume/sft-long-*/checkpoint-20/loss_log.json")):
         assert time.monotonic() < deadline and killed.poll() is None, killed.communicate()
         time.sleep(0.02)
-    time.sleep(0.5)  # steps that will be done again
+    time.sleep(0.5)  # for steps after the saved state, which are repeated
     assert len(list(training_now(tmp_path / ".resume"))) == 1
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
@@ -240,9 +241,9 @@ def test_a_killed_training_goes_on_with_the_same_run_and_is_uploaded_whole(tmp_p
     with FakeWandb() as server:
         upload = ["-m", "stages.common.tracking.upload"]
         login = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
-        told = finish(start(tmp_path, "", *upload), 2)
-        assert NAME in told and EXPERIMENT in told
-        assert told.splitlines()[-1].startswith("error: nobody is logged in")
+        printed = finish(start(tmp_path, "", *upload), 2)
+        assert NAME in printed and EXPERIMENT in printed
+        assert printed.splitlines()[-1].startswith("error: nobody is logged in")
         assert f"uploading to {server.url} as {USER}" in finish(start(tmp_path, "", *upload, **login))
         assert "nothing to upload" in finish(start(tmp_path, "", *upload, **login))
     (run,) = server.runs.values()
@@ -265,8 +266,8 @@ def test_without_a_server_a_run_is_kept_offline(
     assert [point["train/global_step"] for point in history(file)] == [1, 2, 3, 4, 5]
 
 
-def test_without_an_account_nobody_is_asked(tmp_path: Path) -> None:
-    """Even where a terminal is at hand."""
+def test_without_an_account_the_user_is_not_asked_for_one(tmp_path: Path) -> None:
+    """Even in a terminal."""
     terminal, stdin = pty.openpty()
     try:
         env = {"HOME": str(tmp_path), "DVC_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
@@ -331,7 +332,7 @@ def test_an_evaluation_shows_pictures_and_answers(tmp_path: Path) -> None:
         assert server.artifact_files[path] == local.read_bytes()
 
 
-def test_a_picture_that_cannot_be_shown_ends_no_evaluation(tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_read_does_not_end_the_evaluation(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     for name in ("street", "beach"):
         (tmp_path / f"copy/{name}.png").write_bytes(b"no picture")
@@ -375,14 +376,14 @@ def test_nothing_to_upload_is_no_error(tmp_path: Path) -> None:
     assert "nothing to upload" in finish(start(tmp_path, "", "-m", "stages.common.tracking.upload"))
 
 
-def test_a_file_that_ends_anywhere_is_read_up_to_there(trained: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
+def test_a_truncated_file_is_read_up_to_its_end(trained: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
     (file,) = wandb_files(trained["offline"][0])
-    whole = file.read_bytes()
+    complete = file.read_bytes()
     points = list(history(file))
-    torn, counts = tmp_path / file.name, []
-    for length in (0, 3, 7, 20, len(whole) // 2, len(whole) - 9):
-        torn.write_bytes(whole[:length])
-        found = list(history(torn))
+    truncated, counts = tmp_path / file.name, []
+    for length in (0, 3, 7, 20, len(complete) // 2, len(complete) - 9):
+        truncated.write_bytes(complete[:length])
+        found = list(history(truncated))
         assert found == points[: len(found)]
         counts.append(len(found))
     assert counts[:4] == [0] * 4 and 0 < counts[4] < counts[5] <= len(points)

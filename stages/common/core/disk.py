@@ -1,4 +1,4 @@
-"""Whether a big output fits on its disk, DVC's copy of it included."""
+"""Whether a large output fits on its disk, including DVC's copy of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dvc_objects.fs.system import reflink
 from stages.common.core.files import free_bytes
 from stages.common.core.paths import PROJECT
 
-_RESERVE = 2**28  # bytes that are left to checkpoints and logs
+_RESERVE = 2**28  # bytes kept free for checkpoints and logs
 
 
 def format_size(size: int) -> str:
@@ -21,7 +21,7 @@ def format_size(size: int) -> str:
 
 
 def missing_space(output: Path, needed: int) -> str | None:
-    """None, or what is missing where ``needed`` bytes don't fit in the folder of ``output``."""
+    """What is wrong where ``needed`` bytes do not fit in the folder of ``output``; None where they do."""
     folder = output.parent
     copied, free = dvc_copies(folder), free_bytes(folder)
     if needed * (1 + copied) + _RESERVE <= free:
@@ -34,24 +34,24 @@ def missing_space(output: Path, needed: int) -> str | None:
 
 
 def dvc_copies(folder: Path) -> bool:
-    """Whether DVC, if it runs this stage, will put a second copy of an output in ``folder`` on the same disk.
+    """Whether DVC runs this stage and will put a second copy of an output in ``folder`` on the same disk.
 
-    It brings outputs into its cache by hard links where cache.type names them first; else by sharing blocks where the
-    file system can (XFS, Btrfs, APFS), and by copying where it can't.
+    DVC puts outputs into its cache as hard links where cache.type names them first; else as reflinks where the file
+    system supports them (XFS, Btrfs, APFS), and as copies where it does not.
     """
     if "DVC_ROOT" not in os.environ:
         return False
     dvc = PROJECT.resolve() / ".dvc"
     config = Config(str(dvc))["cache"]
     cache = Path(config.get("dir") or dvc / "cache")
-    cache = next(place for place in (cache, *cache.parents) if place.exists())
+    cache = next(path for path in (cache, *cache.parents) if path.exists())
     if cache.stat().st_dev != folder.stat().st_dev or next(iter(config.get("type") or []), None) == "hardlink":
         return False
-    return not _shares_blocks(folder)
+    return not _supports_reflinks(folder)
 
 
-def _shares_blocks(folder: Path) -> bool:
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".blocks-") as scratch:
+def _supports_reflinks(folder: Path) -> bool:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".reflink-") as scratch:
         source = Path(scratch, "source")
         source.write_bytes(bytes(4096))
         try:

@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stages.common.core.errors import InputError
 
 
 def partial_path(target: Path) -> Path:
-    """Where ``target`` is made before it is whole."""
+    """Where ``target`` is written before it is complete."""
     return target.with_name(f".{target.name}.partial")
 
 
 @contextmanager
 def atomic_directory(target: Path) -> Iterator[Path]:
-    """A temporary folder beside ``target`` that takes its place when the block ends without an error."""
+    """A temporary folder beside ``target``; replaces it when the block ends without an error."""
     partial = partial_path(target)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -45,7 +45,7 @@ def free_bytes(path: Path) -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8; a reader sees the old file or the new one, never a part."""
+    """Write ``text`` as UTF-8. Another process reads either the old file or the complete new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     partial.write_text(text, encoding="utf-8")

@@ -1,9 +1,10 @@
-"""Where each stage leaves its outputs; the same paths stand in dvc.yaml."""
+"""Where each stage writes its outputs; dvc.yaml has the same paths."""
 
 import os
 from pathlib import Path
 
-# The project's own folder, also where DVC runs an experiment in a copy of it: what is no output, and must stay.
+# The project's own folder, also when DVC runs an experiment in a temporary copy of it: for files that are no outputs
+# and must outlive the copy.
 PROJECT = Path(os.environ.get("DVC_ROOT", "."))
 RESUME_ROOT = PROJECT / ".resume"  # saved states of training, a folder for each run
 LOCKS = "locks"  # folder in it: a lock file for each run

@@ -1,4 +1,8 @@
-"""The processes that share a stage: which of them this one is, and what they tell each other."""
+"""The processes that share a stage.
+
+Rank and world size are read from the variables that torchrun and accelerate launch set. accelerate's PartialState has
+them, too, but imports torch and opens the process group, for which stages that do not compute would have to wait.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +11,29 @@ from typing import Any
 
 
 def is_distributed() -> bool:
-    """Whether torchrun, or what starts processes in its way, has given this one a number."""
+    """Whether torchrun or accelerate launch has started this process with a rank."""
     return "RANK" in os.environ
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """The number of this process, and how many there are."""
+    """The rank of this process, and the number of processes."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main_process() -> bool:
-    """Whether this process, of those that share a stage, is the one that writes and speaks."""
+    """Whether this process is the one that prints and writes outputs."""
     return rank_and_world_size()[0] == 0
 
 
 def default_device() -> str:
-    """Where this process computes, if it is not the Trainer that decides."""
+    """The device of this process, for computations outside the Trainer."""
     import torch
 
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def wait_for_everyone() -> None:
+    """Returns when all processes have called it."""
     if is_distributed():
         from accelerate import PartialState
 
@@ -36,7 +41,7 @@ def wait_for_everyone() -> None:
 
 
 def broadcast(value: Any) -> Any:
-    """What the first process has here, in every process."""
+    """The ``value`` of the main process, in every process; all must call it together."""
     if not is_distributed():
         return value
     from accelerate.utils import broadcast_object_list

@@ -1,4 +1,4 @@
-"""The one door through which every stage is entered."""
+"""Entry point of every stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stages.common.core.timing import write_time
 def run_stage(main: Callable[[], object]) -> None:
     """Run ``main``; bad input becomes one line on stderr and exit code 2, an interrupt exit code 130.
 
-    An interrupted stage must not exit with 0, or DVC would record half-made outputs as final.
+    An interrupted stage must not exit with 0, or DVC would record incomplete outputs as final.
     """
     try:
         main()

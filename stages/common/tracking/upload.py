@@ -1,4 +1,4 @@
-"""`make wandb-sync`: upload the W&B runs that are kept here and not on the server yet.
+"""`make wandb-sync`: upload the W&B runs that were kept offline.
 
 python -m stages.common.tracking.upload
 """
@@ -21,16 +21,16 @@ from stages.common.tracking.wandb_files import records
 
 
 def waiting(root: Path) -> list[tuple[Path, Any]]:
-    """(folder, its run record) of offline runs, and of online ones that could not be uploaded to their end.
+    """(folder, its run record) of offline runs, and of online ones that were not uploaded completely.
 
-    wandb leaves a file beside a run when all of it is uploaded. A folder without a record is a process that was killed
-    before it wrote any; its successor has told again what it knew.
+    wandb writes a file beside a run that is uploaded completely. A folder without a record is left by a process that
+    was killed before it wrote one; the process that resumed the run has logged everything again.
     """
     found = []
     for folder in sorted(root.glob("*run-*")):
         file = next(folder.glob("run-*.wandb"), None)
-        wanted = folder.name.startswith("offline-") or (folder / UNFINISHED).exists()
-        if file is None or folder.is_symlink() or not wanted or file.with_suffix(".wandb.synced").exists():
+        not_uploaded = folder.name.startswith("offline-") or (folder / UNFINISHED).exists()
+        if file is None or folder.is_symlink() or not not_uploaded or file.with_suffix(".wandb.synced").exists():
             continue
         run = next((record.run for record in records(file) if record.HasField("run")), None)
         if run is not None:
@@ -55,9 +55,9 @@ def main() -> None:
     found = waiting(WANDB_RUNS)
     runs = [(folder, run) for folder, run in found if run.run_id not in busy]
     if len(runs) < len(found):
-        print(f"left out: {len(found) - len(runs)} of runs that are being trained now; upload them when that has ended")
+        print(f"skipped: {len(found) - len(runs)} of runs that are being trained now; upload them after training")
     if not runs:
-        print(f"nothing to upload: {WANDB_RUNS.resolve()} holds no run that is not on the server already")
+        print(f"nothing to upload: {WANDB_RUNS.resolve()} has no run that is not on the server")
         return
     print(f"{len(runs)} not uploaded yet, of {len({run.run_id for _, run in runs})} runs:")
     for folder, run in runs:

@@ -1,7 +1,7 @@
-"""What wandb has written for a run here: one file, run-ID.wandb, for each process that worked on the run.
+"""The files that wandb writes for a run: run-ID.wandb, one for each process that worked on the run.
 
-A file is a log as LevelDB writes it, of protocol buffers: blocks of 32 KiB, in them pieces of records with a checksum,
-a length and a kind. A process that was killed leaves a file that ends anywhere.
+A file is a log of protocol buffers in LevelDB's format: blocks of 32 KiB with pieces of records, each with a checksum,
+a length and a kind. The file of a killed process may be truncated.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _FILE_HEADER, _PIECE_HEADER, _BLOCK = 7, 7, 32768  # bytes
-_WHOLE, _LAST = 1, 4  # kinds of pieces that end a record
+_FULL, _LAST = 1, 4  # kinds of pieces that end a record
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -25,7 +25,7 @@ def records(path: Path) -> Iterator[Any]:
     at, record = _FILE_HEADER, b""
     while at + _PIECE_HEADER <= len(data):
         left = _BLOCK - at % _BLOCK
-        if left < _PIECE_HEADER:  # a block's end that is too short for a piece is filled up
+        if left < _PIECE_HEADER:  # the rest of a block that is too short for a header is padding
             at += left
             continue
         length, kind = struct.unpack_from("<HB", data, at + 4)
@@ -33,7 +33,7 @@ def records(path: Path) -> Iterator[Any]:
         if at > len(data):
             return
         record += data[at - length : at]
-        if kind in (_WHOLE, _LAST):
+        if kind in (_FULL, _LAST):
             try:
                 yield Record.FromString(record)
             except DecodeError:
@@ -42,7 +42,7 @@ def records(path: Path) -> Iterator[Any]:
 
 
 def history(path: Path) -> Iterator[dict[str, Any]]:
-    """What was logged, a dict for each step."""
+    """The logged values, a dict for each step."""
     for record in records(path):
         if record.HasField("history"):
             items = record.history.item
@@ -50,6 +50,6 @@ def history(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def last_step(root: Path, run_id: str) -> int:
-    """The last step that the files of a run hold; 0 without any."""
+    """The last step in the files of a run; 0 if there is none."""
     steps = (point["_step"] for path in root.glob(f"*run-*/run-{run_id}.wandb") for point in history(path))
     return max(steps, default=0)

@@ -18,7 +18,8 @@ from stages.common.core.memory import reuse_memory
 from stages.common.core.processes import broadcast, is_main_process, rank_and_world_size
 from stages.common.core.provenance import Provenance, provenance
 from stages.common.data.batches import BatchPlan
-from stages.common.tracking.runs import start_run, training_name
+from stages.common.tracking.names import training_name
+from stages.common.tracking.runs import start_run
 from stages.common.training.callbacks import (
     EpochKeeper,
     LossLog,
