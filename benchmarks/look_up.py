@@ -1,7 +1,7 @@
 """How well stage language's decoder finds things by their names: ``python -m benchmarks.look_up``, once it has run.
 
-Every yes/no question of the validation scenes is asked by itself, on words in place of the picture, noisy as in
-training. It is answered rightly where, of the two verdicts, the right one is the likelier first token.
+Every yes/no question of the validation scenes is asked by itself, with patch texts in place of the picture, noisy as
+in training. An answer is right where, of the first tokens of yes and no, the right one is more likely.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_image
 from stages.common.data.packing import PackCollate
 from stages.common.data.shards import read_rows
 from stages.common.world.scene import Scene
-from stages.language import PlaceCollate, PlaceDataset, place_words, read_places, yes_no_ids, yes_no_positions
+from stages.language import PatchTextCollate, PatchTextDataset, hidden_states, patch_texts, yes_no_ids, yes_no_positions
 
 BATCH = 64  # questions
 
 
-def questions(params: Params, encoder: Encoder) -> tuple[PlaceDataset, list[tuple[str, str]]]:
+def questions(params: Params, encoder: Encoder) -> tuple[PatchTextDataset, list[tuple[str, str]]]:
     """A sample for each question, and its task and right answer."""
     grid = params.data.image_size // params.vision.patch_size
-    samples, places, kinds = [], [], []
+    samples, patches, kinds = [], [], []
     for number, row in enumerate(read_rows("validation", ["scene", "texts"])):
         rng = random.Random(f"{params.seed}/look-up/{number}")
         scene = Scene.from_json(row["scene"])
         for text in row["texts"]:
             if text["expected"] in ("yes", "no"):
                 samples.append(([number], *encoder.dialogue([(with_image(text["question"]), text["answer"])])))
-                places.append(place_words(scene, grid, params.language.patch_noise, rng))
+                patches.append(patch_texts(scene, grid, params.language.patch_noise, rng))
                 kinds.append((text["task"], text["expected"]))
-    return PlaceDataset(samples, places, encoder.token_id(IMAGE)), kinds
+    return PatchTextDataset(samples, patches, encoder.token_id(IMAGE)), kinds
 
 
 @torch.inference_mode()
 def answers(
-    model: LlamaForCausalLM, dataset: PlaceDataset, collate: PackCollate, encoder: Encoder, noise: float
+    model: LlamaForCausalLM, dataset: PatchTextDataset, collate: PackCollate, encoder: Encoder, noise: float
 ) -> list[bool]:
     """Whether each question is answered rightly."""
-    verdicts, image_id = yes_no_ids(encoder), encoder.token_id(IMAGE)
+    yes_no_tokens, image_id = yes_no_ids(encoder), encoder.token_id(IMAGE)
     right: list[bool] = []
     for start in tqdm(range(0, len(dataset), BATCH), unit="batch"):
         batch = collate([dataset[number] for number in range(start, min(start + BATCH, len(dataset)))])
-        asked = yes_no_positions(batch["labels"], verdicts)[:, 1:]
-        logits = model.lm_head(read_places(model, batch, image_id, noise, asked[0].nonzero().squeeze(1)))
-        right += (verdicts[logits[:, verdicts].argmax(-1)] == batch["labels"][:, 1:][asked]).tolist()
+        asked = yes_no_positions(batch["labels"], yes_no_tokens)[:, 1:]
+        logits = model.lm_head(hidden_states(model, batch, image_id, noise, asked[0].nonzero().squeeze(1)))
+        right += (yes_no_tokens[logits[:, yes_no_tokens].argmax(-1)] == batch["labels"][:, 1:][asked]).tolist()
     return right
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     use_packed_attention(model)
     use_target_positions(model.model)
     dataset, kinds = questions(params, encoder)
-    collate = PlaceCollate(tokenizer.pad_token_id, None, encoder)
+    collate = PatchTextCollate(tokenizer.pad_token_id, None, encoder)
     right = answers(model, dataset, collate, encoder, params.language.noise)
     asked, known = Counter(kinds), Counter(kind for kind, ok in zip(kinds, right, strict=True) if ok)
     for kind in sorted(asked):

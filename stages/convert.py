@@ -1,4 +1,4 @@
-"""Stage convert@model: a finished MiniMind-V checkpoint becomes one like our own: `python -m stages.convert NAME`.
+"""Stage convert@model: a published MiniMind-V checkpoint in our format: `python -m stages.convert NAME`.
 
 in: data/{fetched,tokenizer,vision}; params fetch.models. out: checkpoints/<name>
 """

@@ -1,13 +1,13 @@
-"""Stage language: a LlamaForCausalLM, trained on text only, before it ever sees a picture; or fetched, or untrained.
+"""Stage language: a LlamaForCausalLM, trained on text only; or fetched, or untrained.
 
 in: data/prepared, data/tokenizer, data/fetched; params seed, data.image_size, vision.patch_size, language.
 out: data/language, reports/loss/language.csv
 
-Its dialogues are those of the train scenes. Where a picture's patches will stand, each place holds words instead:
-what is there, as the sum of the words' embeddings. A decoder of this size learns so to look up a place and to tell
-what is in several of them; a large chat model brings both along. Some places show the wrong thing and all are noisy,
-as patch features will be, so it learns to ask several of them. What is left for pretraining is to put patch features
-where such sums lie, as far as the projector can.
+It is trained on the dialogues of the train scenes. In place of a picture's image tokens, each patch has a text: the
+position and what the patch shows, given to the decoder as the sum of the text's token embeddings. So a decoder of this
+size learns to find a patch by its position or content, and to describe what several patches show; a large chat model
+has learnt both. Some patch texts are wrong and all embeddings are noisy, as patch features will be, so that the decoder
+learns to combine several patches. Pretraining then has to project patch features close to such sums.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from stages.common.world.scene import Scene
 from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS
 
 _QUESTIONS = 10  # a sample
-_QUESTIONS_EVERY, _WHOLE_EVERY = 2, 4  # of this many scenes, one has questions, and one a whole description
-_WORDS_STEP = 64  # as for lengths of sequences: few shapes
-_SHARE_OF_PATCH = 0.3  # of a patch that an object must cover to be what the patch shows
+_QUESTIONS_EVERY, _DESCRIPTIONS_EVERY = 2, 4  # one of this many scenes has questions, or a complete description
+_TEXTS_STEP = 64  # numbers of patch texts are padded to a multiple of this: few shapes, few kernels
+_MIN_COVERAGE = 0.3  # share of a patch that an object must cover for the patch to show it
 
 
 def build_language_model(params: LanguageParams, vocab_size: int, encoder: Encoder) -> LlamaForCausalLM:
@@ -70,35 +70,35 @@ def build_language_model(params: LanguageParams, vocab_size: int, encoder: Encod
     return LlamaForCausalLM(config)
 
 
-def place_words(scene: Scene, grid: int, patch_noise: float, rng: random.Random) -> list[str]:
-    """What each patch of the picture shows, [grid * grid]: where it is, and colour and kind of an object there, or
-    the background. A vision encoder's patch features tell all of this too, and err like it: an object's patch has
-    another kind with probability ``patch_noise`` and, half as often, another colour."""
-    words = [rng.choice(BACKGROUNDS[scene.background].words)] * (grid * grid)
+def patch_texts(scene: Scene, grid: int, patch_noise: float, rng: random.Random) -> list[str]:
+    """A text for each patch, [grid * grid]: its position, and the colour and kind of the object that it shows, or the
+    background. With patch noise, because patch features have errors as well: an object's patch names a random kind with
+    probability ``patch_noise`` and, half as often, a random colour."""
+    texts = [rng.choice(BACKGROUNDS[scene.background].words)] * (grid * grid)
     for group in scene.groups:
         for box in group.boxes:
-            for patch in np.flatnonzero(box_weights(box, grid) > _SHARE_OF_PATCH):
+            for patch in np.flatnonzero(box_weights(box, grid) > _MIN_COVERAGE):
                 kind = rng.choice(list(KINDS)) if rng.random() < patch_noise else group.kind
                 colour = rng.choice(list(COLOUR_WORDS)) if rng.random() < patch_noise / 2 else group.colour
-                words[patch] = rng.choice(COLOUR_WORDS[colour]) + rng.choice(KINDS[kind].words)
+                texts[patch] = rng.choice(COLOUR_WORDS[colour]) + rng.choice(KINDS[kind].words)
     third = {cell: rng.choice(names) for cell, names in POSITION_WORDS.items()}
-    return [third[patch // grid * 3 // grid, patch % grid * 3 // grid] + word for patch, word in enumerate(words)]
+    return [third[patch // grid * 3 // grid, patch % grid * 3 // grid] + text for patch, text in enumerate(texts)]
 
 
-class PlaceDataset(SampleDataset):
-    """Text samples whose places hold words: ``places`` is [samples][P] strings."""
+class PatchTextDataset(SampleDataset):
+    """Text samples with a text for each patch: ``patches`` is [samples][P] strings."""
 
-    def __init__(self, samples: list[Sample], places: list[list[str]], image_id: int) -> None:
-        super().__init__(samples, None, len(places[0]), image_id)
-        self._places = places
+    def __init__(self, samples: list[Sample], patches: list[list[str]], image_id: int) -> None:
+        super().__init__(samples, None, len(patches[0]), image_id)
+        self._patches = patches
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return super().__getitem__(index) | {"places": self._places[max(index, -1 - index)]}
+        return super().__getitem__(index) | {"patches": self._patches[max(index, -1 - index)]}
 
 
-class PlaceCollate(PackCollate):
-    """Adds what the places hold: ``words`` [U, W], the batch's different ones and some empty ones, filled up with -1,
-    and ``places`` [S, P], which of them each place holds."""
+class PatchTextCollate(PackCollate):
+    """Adds ``patch_texts`` [U, W], the token ids of the batch's distinct patch texts, padded with -1 to W tokens and
+    with rows of -1 to U texts; and ``patches`` [S, P], the index of each patch's text in it."""
 
     def __init__(self, pad_id: int, length: int | None, encoder: Encoder) -> None:
         super().__init__(pad_id, length)
@@ -106,55 +106,55 @@ class PlaceCollate(PackCollate):
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         seen: dict[str, int] = {}
-        places = [[seen.setdefault(place, len(seen)) for place in item["places"]] for item in items]
-        ids = [self._encoder.ids(place) for place in seen]
-        words = np.full((-(-len(ids) // _WORDS_STEP) * _WORDS_STEP, max(map(len, ids))), -1)
-        for line, place in zip(words, ids, strict=False):
-            line[: len(place)] = place
-        return super().__call__(items) | {"words": torch.from_numpy(words), "places": torch.tensor(places)}
+        patches = [[seen.setdefault(text, len(seen)) for text in item["patches"]] for item in items]
+        ids = [self._encoder.ids(text) for text in seen]
+        texts = np.full((-(-len(ids) // _TEXTS_STEP) * _TEXTS_STEP, max(map(len, ids))), -1)
+        for row, text in zip(texts, ids, strict=False):
+            row[: len(text)] = text
+        return super().__call__(items) | {"patch_texts": torch.from_numpy(texts), "patches": torch.tensor(patches)}
 
 
 def text_samples(
     params: LanguageParams, grid: int, encoder: Encoder, seed: int
 ) -> tuple[list[Sample], list[list[str]]]:
-    """Samples and their places. Per scene: how a description begins; for some, questions, or a whole description.
-
-    Beginnings name what stands in a place, questions find the place of what is named; these two take the practice.
+    """Samples and their patch texts. Per scene: the beginning of a description; for some, questions, or a complete
+    description. Beginnings practise naming what a patch shows, questions practise finding the patches of an object.
     """
     samples: list[Sample] = []
-    places = []
+    patches = []
     for number, row in enumerate(read_rows("train", ["scene", "texts"], params.scenes)):
         rng = random.Random(f"{seed}/language/{number}")
         scene = Scene.from_json(row["scene"])
         described = [text for text in row["texts"] if text["task"] == "description"]
         asked = [text for text in row["texts"] if text["task"] != "description"]
-        beginning, whole = rng.sample(described, 2)
+        beginning, complete = rng.sample(described, 2)
         dialogues = [[(beginning["question"], beginning["answer"][: len(scene.groups)])]]
         if number % _QUESTIONS_EVERY == 0:
             chosen = rng.sample(asked, min(_QUESTIONS, len(asked)))
             dialogues.append([(text["question"], text["answer"]) for text in chosen])
-        if number % _WHOLE_EVERY == 1:
-            dialogues.append([(whole["question"], whole["answer"])])
+        if number % _DESCRIPTIONS_EVERY == 1:
+            dialogues.append([(complete["question"], complete["answer"])])
         for turns in dialogues:
             (question, answer), *others = turns
             samples.append(([number], *encoder.dialogue([(with_image(question), answer), *others])))
-            places.append(place_words(scene, grid, params.patch_noise, rng))
-    return samples, places
+            patches.append(patch_texts(scene, grid, params.patch_noise, rng))
+    return samples, patches
 
 
-def read_places(
+def hidden_states(
     model: LlamaForCausalLM, batch: dict[str, Any], image_id: int, noise: float, target_positions: Tensor
 ) -> Tensor:
-    """Hidden states [W, D] of a pack at ``target_positions`` [W], with Gaussian noise on what the places hold.
+    """Hidden states [N, D] of a pack at ``target_positions`` [N], with Gaussian noise on the patches' embeddings.
 
-    Each sample's noise has a strength of its own, up to ``noise`` standard deviations of what the places hold. Finding
-    a thing by its name is learnt on the clear samples; with all of them equally noisy it was not learnt in the time.
+    The noise's standard deviation is drawn for each sample, between 0 and ``noise`` times that of the embeddings. The
+    decoder learns from samples with little noise to find an object by its name; with equal noise in all samples it did
+    not learn it in as many steps.
     """
     table = model.get_input_embeddings()
-    known = (batch["words"] >= 0).unsqueeze(-1)
-    sums = (table(batch["words"].clamp(min=0)) * known).sum(1)  # [U, D]
+    present = (batch["patch_texts"] >= 0).unsqueeze(-1)
+    sums = (table(batch["patch_texts"].clamp(min=0)) * present).sum(1)  # [U, D]
     # A product instead of an index: the backward pass of an index adds row by row.
-    chosen = nn.functional.one_hot(batch["places"], len(sums)).to(sums.dtype)  # [S, P, U]
+    chosen = nn.functional.one_hot(batch["patches"], len(sums)).to(sums.dtype)  # [S, P, U]
     mask = (batch["input_ids"] == image_id).unsqueeze(-1)
     embeddings = table(batch["input_ids"])
     shown = chosen @ sums  # [S, P, D]
@@ -172,15 +172,15 @@ def read_places(
 
 
 def yes_no_ids(encoder: Encoder) -> Tensor:
-    """The tokens that an answer begins with where it says yes, and where it says no."""
+    """The first token of an answer that says yes, and of one that says no: [2]."""
     return torch.tensor([encoder.ids("有，")[0], encoder.ids("没有，")[0]])
 
 
-def yes_no_positions(labels: Tensor, verdicts: Tensor) -> Tensor:
-    """Where an answer begins with one of ``verdicts``: [1, N]."""
+def yes_no_positions(labels: Tensor, yes_no_tokens: Tensor) -> Tensor:
+    """Mask [1, N] of the labels that are the first of an answer, and one of ``yes_no_tokens``."""
     begins = labels != IGNORED
     begins[:, 1:] &= labels[:, :-1] == IGNORED
-    return begins & torch.isin(labels, verdicts)
+    return begins & torch.isin(labels, yes_no_tokens)
 
 
 def language_loss(
@@ -188,18 +188,19 @@ def language_loss(
     batch: dict[str, Any],
     image_id: int,
     noise: float,
-    verdicts: Tensor,
+    yes_no_tokens: Tensor,
     yes_no_weight: float,
 ) -> Tensor:
-    """Cross-entropy of the answers, in which a yes or no counts ``yes_no_weight`` times."""
+    """Cross-entropy of the answers, with yes/no tokens up-weighted by ``yes_no_weight``, over
+    ``batch["num_items_in_batch"]``."""
     labels = batch["labels"]
     targets = Targets.of(labels)
-    hidden = read_places(model, batch, image_id, noise, targets.positions)
+    hidden = hidden_states(model, batch, image_id, noise, targets.positions)
     loss, logits = target_loss(hidden, targets, model.lm_head, batch["num_items_in_batch"])
-    said = yes_no_positions(labels, verdicts.to(labels.device))[:, 1:]
-    among_targets = said[labels[:, 1:] != IGNORED]
-    more = nn.functional.cross_entropy(logits[among_targets], labels[:, 1:][said], reduction="sum")
-    return loss + (yes_no_weight - 1) * more / batch["num_items_in_batch"]
+    yes_no = yes_no_positions(labels, yes_no_tokens.to(labels.device))[:, 1:]
+    among_targets = yes_no[labels[:, 1:] != IGNORED]
+    extra = nn.functional.cross_entropy(logits[among_targets], labels[:, 1:][yes_no], reduction="sum")
+    return loss + (yes_no_weight - 1) * extra / batch["num_items_in_batch"]
 
 
 def save_language_model(
@@ -212,7 +213,7 @@ def save_language_model(
 
 
 def fetched_language_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """MiniMind's weights, converted. Raises InputError if they do not fit together with the tokenizer."""
+    """MiniMind's weights, converted. Raises InputError where they do not fit the tokenizer."""
     try:
         model = language_model(load_minimind(fetched_file("language", "language")))
         set_special_tokens(model, tokenizer)
@@ -242,9 +243,9 @@ def main() -> None:
 
 def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, encoder: Encoder) -> None:
     image_id = encoder.token_id(IMAGE)
-    verdicts = yes_no_ids(encoder)
+    yes_no_tokens = yes_no_ids(encoder)
     grid = params.data.image_size // params.vision.patch_size
-    dataset = PlaceDataset(*text_samples(params.language, grid, encoder, params.seed), image_id)
+    dataset = PatchTextDataset(*text_samples(params.language, grid, encoder, params.seed), image_id)
     check_positions(dataset, params.language.max_position_embeddings)
     torch.manual_seed(params.seed)
     model = build_language_model(params.language, len(tokenizer), encoder)
@@ -254,14 +255,14 @@ def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, enc
         "language",
         model,
         dataset,
-        PlaceCollate(tokenizer.pad_token_id, pack_length(params.language.batch_tokens), encoder),
+        PatchTextCollate(tokenizer.pad_token_id, pack_length(params.language.batch_tokens), encoder),
         plan_batches(dataset.lengths, params.language.batch_tokens, None, params.language.epochs, True, params.seed),
         params.language,
         params,
         [params.seed, grid, params.language.model_dump(), SHARDS, TOKENIZER],
         save=lambda _, weights, provenance: save_language_model(model, weights, provenance),
         loss_of=lambda model, batch: language_loss(
-            model, batch, image_id, params.language.noise, verdicts, params.language.yes_no_weight
+            model, batch, image_id, params.language.noise, yes_no_tokens, params.language.yes_no_weight
         ),
     )
 

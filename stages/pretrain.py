@@ -1,4 +1,4 @@
-"""Stage pretrain: the projector alone learns to put patch features where the decoder understands them.
+"""Stage pretrain: trains the projector only, on captions, with encoder and decoder frozen.
 
 in: data/{prepared,tokenizer,vision,language,features}; params seed, model, pretrain.
 out: checkpoints/pretrain, reports/loss/pretrain.csv
@@ -34,9 +34,10 @@ CHECKPOINT = "pretrain"
 
 
 def caption_samples(split: str, loop: PretrainParams, image_tokens: int, encoder: Encoder, seed: int) -> Samples:
-    """One caption a scene, or one dialogue a row, of those that fit or as much as fits (``loop.fit``).
+    """One caption for each scene, or one dialogue for each row; longer ones than ``loop.max_len`` tokens are dropped
+    or cut (``loop.fit``), and rows without pictures dropped, because the projector learns nothing from them.
 
-    What shows no picture teaches the projector nothing and is left out.
+    Raises InputError if none is left.
     """
     starts = picture_starts(split)
     image_id = encoder.token_id(IMAGE)

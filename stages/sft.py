@@ -1,4 +1,4 @@
-"""Stage sft@phase: one fine-tuning phase of everything but the vision encoder: `python -m stages.sft PHASE`.
+"""Stage sft@phase: one fine-tuning phase; trains all but the vision encoder: `python -m stages.sft PHASE`.
 
 in: data/sft/<phase>, data/features, the checkpoint that the phase names in `after`; params seed, sft.
 out: checkpoints/sft-<phase>, reports/loss/sft-<phase>.csv

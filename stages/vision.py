@@ -3,11 +3,11 @@
 in: data/prepared, data/tokenizer, data/fetched; params seed, data.image_size, vision.
 out: data/vision, reports/loss/vision.csv
 
-Two InfoNCE losses. Image-text: pictures against captions, as in CLIP (Radford et al. 2021). Region-text: what the
-patches of an object say against what the object is called, its colour and its place, each among the batch's
-phrases of that aspect. It comes from RegionCLIP (Zhong et al. 2022, arXiv 2112.09106), which pools a region before
-it compares; asked one by one, every patch learns to tell what it is part of, and a linear projector has no more to
-take apart. OpenAI's CLIP gets local content from 400 million pictures; a run of minutes has to ask for it.
+Two InfoNCE losses. Image-text: pictures against captions, as in CLIP (Radford et al. 2021). Region-text: the patches of
+an object against its name, its colour and its position, each among the batch's phrases of that aspect. It comes from
+RegionCLIP (Zhong et al. 2022, arXiv 2112.09106), which pools a region before the comparison. Here every patch is
+compared by itself, so that each patch feature contains what the patch is part of, and a linear projector is enough to
+use it. OpenAI's CLIP learns local content from 400 million pictures; a run of minutes needs the extra loss.
 """
 
 from __future__ import annotations
@@ -43,14 +43,16 @@ from stages.common.world.regions import box_weights
 from stages.common.world.scene import Scene
 from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS
 
-_TEXT_END = 0  # <|endoftext|>; CLIP reads a text at its first one. (Id 2 as eos_token_id means something else to it.)
+_TEXT_END = (
+    0  # <|endoftext|>; CLIP pools a text at its first one. (transformers treats an eos_token_id of 2 differently.)
+)
 _MAX_TEXT = 77
-_TOUCHED = 0.05  # of a patch that an object may cover and it still shows the background
+_MAX_COVERAGE = 0.05  # share of a patch of the background that objects may cover
 _ACTIVATION = "gelu"  # one fused kernel; CLIP's own quick_gelu took a fifth of a step on a CPU
 
-Aspect = Literal["name", "colour", "place"]
+Aspect = Literal["name", "colour", "position"]
 Key = Any  # a kind or background, a colour, or a (row, column)
-ASPECTS: tuple[Aspect, ...] = ("name", "colour", "place")
+ASPECTS: tuple[Aspect, ...] = ("name", "colour", "position")
 
 
 def build_clip(params: Params, vocab_size: int) -> CLIPModel:
@@ -85,9 +87,9 @@ def build_clip(params: Params, vocab_size: int) -> CLIPModel:
 
 
 class SceneDataset(Dataset):
-    """Rows of the train split: picture bytes, truth and captions; pictures are decoded when asked for."""
+    """Rows of the train split: encoded picture, scene and captions. ContrastiveCollate decodes the pictures."""
 
-    whole_batches = True  # every process needs all texts of a batch, for all pictures to be compared with
+    whole_batches = True  # every process needs all texts of a batch, to compare its pictures with them
 
     def __init__(self, scenes: int) -> None:
         self.rows = [
@@ -108,14 +110,14 @@ class SceneDataset(Dataset):
 
 @dataclass(frozen=True)
 class Region:
-    """An object or the background: the phrases that fit it, by aspect, and ``weights`` over the patches [P], sum 1."""
+    """An object or the background: its phrases by aspect, and ``weights`` over the patches [P], sum 1."""
 
     phrases: dict[Aspect, Key]
     weights: np.ndarray
 
 
 def regions_of(scene: Scene, grid: int) -> list[Region]:
-    """One region per object, its box; and one for the background, every patch that no object touches."""
+    """One region for each object's box, and one for the patches that only show the background."""
     found: list[Region] = []
     covered = np.zeros(grid * grid, np.float32)
     for group in scene.groups:
@@ -123,9 +125,9 @@ def regions_of(scene: Scene, grid: int) -> list[Region]:
             weights = box_weights(box, grid)
             covered += weights
             cell = (group.row, min(2, int((box[0] + box[2]) * 1.5)))
-            phrases = {"name": group.kind, "colour": group.colour, "place": cell}
+            phrases = {"name": group.kind, "colour": group.colour, "position": cell}
             found.append(Region(phrases, weights / weights.sum()))
-    free = (covered < _TOUCHED).astype(np.float32)
+    free = (covered < _MAX_COVERAGE).astype(np.float32)
     if free.sum() > 0:
         found.append(Region({"name": scene.background}, free / free.sum()))
     return found
@@ -144,12 +146,12 @@ def recolour(pixels: Tensor, rng: random.Random) -> Tensor:
 
 
 class ContrastiveCollate:
-    """Rows -> tensors. What is random is drawn from the scenes' ids, so that a resumed run draws the same.
+    """Rows -> tensors. The random generator is seeded by the scenes' ids, so that a resumed run draws the same.
 
-    The last ``recolour_share`` of a batch's pictures comes in false colours. They have no captions, and of their
-    objects only the names are asked: what a thing is called does not hang on the colours it was seen in.
+    The last ``recolour_share`` of a batch's pictures is in false colours, so that names do not depend on colours: these
+    pictures have no captions, and of the phrases of their objects only the names are used.
 
-    Of several processes each gets all texts and phrases of the batch, but pictures and regions of its share alone.
+    With several processes, each gets all texts and phrases of the batch, but only its share of pictures and regions.
     """
 
     def __init__(
@@ -177,14 +179,15 @@ class ContrastiveCollate:
         targets, weights, owners, regions = [], [], [], 0
         for number, row in enumerate(rows):
             if number >= true_colours:
-                shown = pixels[number - first] if number in own else torch.zeros(3, 1, 1)
-                shown.copy_(recolour(shown, rng))
+                # Every process draws for every picture, so that all have the same random numbers.
+                picture = pixels[number - first] if number in own else torch.zeros(3, 1, 1)
+                picture.copy_(recolour(picture, rng))
             for region in regions_of(row["scene"], self._grid):
-                asked = list(region.phrases.items())
+                used = list(region.phrases.items())
                 if number >= true_colours:
-                    asked = asked[:1] if "colour" in region.phrases else []
-                regions += bool(asked)
-                for phrase in asked:
+                    used = used[:1] if "colour" in region.phrases else []
+                regions += bool(used)
+                for phrase in used:
                     target = phrases.setdefault(phrase, len(phrases))
                     if number in own:
                         targets.append(target)
@@ -211,20 +214,20 @@ class ContrastiveCollate:
 def contrastive_loss(model: CLIPModel, batch: dict[str, Tensor], region_weight: float) -> Tensor:
     """Image-text plus ``region_weight`` x region-text cross-entropy.
 
-    The latter is a sum over a region's phrases and a mean over the batch's regions. Each patch chooses among the
-    phrases of one aspect; a region's patches count by how much of them it covers. ``shares`` of the batch's pictures
-    are with as many processes, whose mean loss is the batch's.
+    Region-text is summed over a region's phrases and averaged over the batch's regions. Each patch is classified among
+    the phrases of one aspect; a region's patches are weighted by how much of them it covers. ``shares`` holds the
+    number of pictures of each process; the mean of the processes' losses is the loss of the batch.
     """
-    seen = model.get_image_features(pixel_values=batch["pixel_values"])
+    outputs = model.get_image_features(pixel_values=batch["pixel_values"])
     captions = _text_features(model, batch["caption_ids"])  # [B', D]
-    pooled = _gathered(seen.pooler_output.float(), batch["shares"].tolist())  # [B, D]
+    pooled = _gathered(outputs.pooler_output.float(), batch["shares"].tolist())  # [B, D]
     images = nn.functional.normalize(pooled[: len(captions)], dim=-1)  # [B', D]
     scale = model.logit_scale.exp().clamp(max=100)
     logits = scale * images @ captions.T
     diagonal = torch.arange(len(logits), device=logits.device)
     loss = (nn.functional.cross_entropy(logits, diagonal) + nn.functional.cross_entropy(logits.T, diagonal)) / 2
     if region_weight:
-        patches = model.visual_projection(model.vision_model.post_layernorm(seen.last_hidden_state[:, 1:]))
+        patches = model.visual_projection(model.vision_model.post_layernorm(outputs.last_hidden_state[:, 1:]))
         patches = nn.functional.normalize(patches.float(), dim=-1)  # [B, P, D]
         logits = scale * patches @ _text_features(model, batch["phrase_ids"]).T  # [B, P, C]
         aspects, owners, targets = batch["phrase_aspects"], batch["pair_owners"], batch["pair_targets"]
@@ -236,10 +239,10 @@ def contrastive_loss(model: CLIPModel, batch: dict[str, Tensor], region_weight: 
 
 
 def _gathered(own: Tensor, shares: Sequence[int]) -> Tensor:
-    """[B, D] of all processes, from each one's share of them; gradients go back to where they belong."""
+    """[B, D] of all processes, from the share of each; gradients flow back to the process that a row is from."""
     if len(shares) == 1:
         return own
-    filled = nn.functional.pad(own, (0, 0, 0, max(shares) - len(own)))  # alike, or they cannot be gathered
+    filled = nn.functional.pad(own, (0, 0, 0, max(shares) - len(own)))  # all_gather needs equal shapes
     parts = torch.distributed.nn.functional.all_gather(filled)
     return torch.cat([part[:share] for part, share in zip(parts, shares, strict=True)])
 
@@ -267,21 +270,21 @@ def save_clip(
 
 
 def fetched_clip(params: Params) -> CLIPVisionModel:
-    """Raises InputError if the files are no complete CLIP, or one for other pictures."""
+    """Raises InputError if the files are no complete CLIP, or one with other sizes of pictures or patches."""
     folder = fetched_folder("vision", "vision")
     try:
         model, found = CLIPVisionModel.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
-    except Exception as error:  # files of several formats, each with errors of its own
+    except Exception as error:  # several file formats, each with its own errors
         raise InputError(f"fetch.vision: {folder} holds no CLIP: {' '.join(str(error).split())}") from None
     if found["missing_keys"]:
         raise InputError(f"fetch.vision: {folder} holds no complete CLIP, without {min(found['missing_keys'])}")
-    for name, wanted in (("image_size", params.data.image_size), ("patch_size", params.vision.patch_size)):
-        if getattr(model.config, name) != wanted:
+    for name, expected in (("image_size", params.data.image_size), ("patch_size", params.vision.patch_size)):
+        if getattr(model.config, name) != expected:
             section = "data" if name == "image_size" else "vision"
             raise InputError(
-                f"params.yaml: {section}.{name}: {wanted}, but the fetched vision encoder has "
+                f"params.yaml: {section}.{name}: {expected}, but the fetched vision encoder has "
                 f"{getattr(model.config, name)}; set it to that"
             )
     return model

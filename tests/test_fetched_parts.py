@@ -1,4 +1,4 @@
-"""What the stages vision, tokenizer and language take from stage fetch, or refuse to take."""
+"""Fetched files that the stages vision, tokenizer and language accept, and files that they reject."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def params(image_size: int = 16) -> Params:
     )
 
 
-def test_what_fits_is_taken(parts: Path) -> None:
+def test_files_that_fit_are_accepted(parts: Path) -> None:
     weights = load_file(parts / "clip/model.safetensors")
     save_file({name: value.half() for name, value in weights.items()}, parts / "clip/model.safetensors")
     declare("vision", parts / "clip", "config.json", "model.safetensors")
@@ -67,13 +67,13 @@ def test_what_fits_is_taken(parts: Path) -> None:
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
 
 
-def test_a_clip_for_other_pictures_is_refused(parts: Path) -> None:
+def test_a_clip_of_another_image_size_is_rejected(parts: Path) -> None:
     with pytest.raises(InputError, match=r"data\.image_size: 32, but the fetched vision encoder has 16"):
         fetched_clip(params(32))
 
 
-def test_a_clip_without_some_of_its_weights_is_refused(parts: Path) -> None:
-    """transformers would draw them at random."""
+def test_a_clip_with_missing_weights_is_rejected(parts: Path) -> None:
+    """transformers would initialise them at random."""
     weights = load_file(parts / "clip/model.safetensors")
     save_file({k: v for k, v in weights.items() if "layers.0.self_attn" not in k}, parts / "clip/model.safetensors")
     declare("vision", parts / "clip", "config.json", "model.safetensors")
@@ -81,21 +81,21 @@ def test_a_clip_without_some_of_its_weights_is_refused(parts: Path) -> None:
         fetched_clip(params())
 
 
-def test_a_damaged_clip_is_one_sentence(parts: Path) -> None:
+def test_a_damaged_clip_has_a_message_of_one_sentence(parts: Path) -> None:
     (parts / "clip/model.safetensors").write_bytes(b"x" * 100)
     declare("vision", parts / "clip", "config.json", "model.safetensors")
     with pytest.raises(InputError, match="holds no CLIP: "):
         fetched_clip(params())
 
 
-def test_a_decoder_for_another_tokenizer_is_refused(parts: Path) -> None:
+def test_a_decoder_of_another_vocabulary_is_rejected(parts: Path) -> None:
     tokenizer = with_image_token(FIXTURES / "tokenizer")
     tokenizer.add_tokens(["小狗"])
     with pytest.raises(InputError, match=r"fetch\.language: the tokenizer has \d+ entries and the checkpoint \d+"):
         fetched_language_model(tokenizer)
 
 
-def test_no_file_and_several_are_named(parts: Path) -> None:
+def test_no_file_and_several_files_are_rejected(parts: Path) -> None:
     declare("language", parts)
     with pytest.raises(InputError, match=r"fetch\.language\.files: 0 files; give one"):
         fetched_file("language", "language")

@@ -1,4 +1,4 @@
-"""What the places hold while the decoder learns to read without a picture."""
+"""Patch texts, and the loss of the decoder that is trained on them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stages.common.data.shards import read_rows
 from stages.common.world.regions import box_weights
 from stages.common.world.scene import Scene
 from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS
-from stages.language import PlaceCollate, PlaceDataset, language_loss, place_words, yes_no_ids, yes_no_positions
+from stages.language import PatchTextCollate, PatchTextDataset, language_loss, patch_texts, yes_no_ids, yes_no_positions
 from stages.prepare.scene import sample_scene
 from stages.prepare.world import write_world
 from stages.tokenizer import corpus, train_tokenizer
@@ -27,8 +27,8 @@ from stages.tokenizer import corpus, train_tokenizer
 GRID = 6
 
 
-class Words:
-    """An encoder with a token for a letter."""
+class LetterEncoder:
+    """An encoder with a token for each letter."""
 
     def ids(self, text: str) -> list[int]:
         return [ord(text) - ord("a") + 1]
@@ -41,7 +41,7 @@ def scenes() -> list[Scene]:
     ]
 
 
-def right_patches(scene: Scene, words: list[str]) -> tuple[int, int]:
+def right_patches(scene: Scene, texts: list[str]) -> tuple[int, int]:
     """Patches that objects cover by more than half, and how many of them name an object of the scene there."""
     covered = right = 0
     for group in scene.groups:
@@ -49,29 +49,30 @@ def right_patches(scene: Scene, words: list[str]) -> tuple[int, int]:
         for box in group.boxes:
             for patch in (box_weights(box, GRID) > 0.5).nonzero()[0]:
                 covered += 1
-                right += any(words[patch].endswith(name) for name in names)
+                right += any(texts[patch].endswith(name) for name in names)
     return covered, right
 
 
-def test_places_name_what_is_there(scenes: list[Scene]) -> None:
+def test_patch_texts_name_what_the_patches_show(scenes: list[Scene]) -> None:
     for scene in scenes:
-        words = place_words(scene, GRID, 0.0, random.Random(0))
-        covered, right = right_patches(scene, words)
+        texts = patch_texts(scene, GRID, 0.0, random.Random(0))
+        covered, right = right_patches(scene, texts)
         assert covered == right > 0
-        free = [word for word in words if any(word.endswith(name) for name in BACKGROUNDS[scene.background].words)]
+        free = [text for text in texts if any(text.endswith(name) for name in BACKGROUNDS[scene.background].words)]
         touched = sum((box_weights(box, GRID) > 0) for group in scene.groups for box in group.boxes)
         assert len(free) >= (touched == 0).sum() > 0
 
 
-def test_some_patches_are_misread(scenes: list[Scene]) -> None:
-    counts = [right_patches(scene, place_words(scene, GRID, 0.4, random.Random(0))) for scene in scenes]
+def test_patch_noise_changes_kinds_and_colours(scenes: list[Scene]) -> None:
+    counts = [right_patches(scene, patch_texts(scene, GRID, 0.4, random.Random(0))) for scene in scenes]
     covered, right = map(sum, zip(*counts, strict=True))
     # 0.4 of the kinds and 0.2 of the colours are drawn anew, from 26 and from 8
     assert right / covered == pytest.approx((1 - 0.4 * 25 / 26) * (1 - 0.2 * 7 / 8), abs=0.06)
 
 
-def test_loss_reads_sums_of_words() -> None:
-    """Two places, of two words and of one: the same as a model that is handed the sums; noise changes it."""
+def test_loss_uses_sums_of_token_embeddings() -> None:
+    """Two patches, with texts of two tokens and of one: equal to the loss of a model that is given the sums. Noise
+    changes it."""
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
     model = LlamaForCausalLM(config).eval()
@@ -83,42 +84,42 @@ def test_loss_reads_sums_of_words() -> None:
         "cu_seq_lens_q": torch.tensor([0, 5]),
         "max_length_q": 8,
         "num_items_in_batch": 2,
-        "words": torch.tensor([[10, 11], [12, -1], [-1, -1]]),
-        "places": torch.tensor([[1, 0]]),
+        "patch_texts": torch.tensor([[10, 11], [12, -1], [-1, -1]]),
+        "patches": torch.tensor([[1, 0]]),
     }
     table = model.get_input_embeddings().weight
     embeds = torch.stack([table[1], table[12], table[10] + table[11], table[7], table[8]])[None]
     expected = model(inputs_embeds=embeds, labels=batch["labels"]).loss
-    verdicts = torch.tensor([6, 7])
-    assert language_loss(model, batch, 3, 0.0, verdicts, 1.0).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert language_loss(model, batch, 3, 1.0, verdicts, 1.0).item() != pytest.approx(expected.item(), rel=1e-5)
-    verdict = cross_entropy(model(inputs_embeds=embeds).logits[0, 2], torch.tensor(7))
-    more = language_loss(model, batch, 3, 0.0, verdicts, 5.0) - expected
-    assert more.item() == pytest.approx(4 * verdict.item() / 2, rel=1e-4)
+    yes_no_tokens = torch.tensor([6, 7])
+    assert language_loss(model, batch, 3, 0.0, yes_no_tokens, 1.0).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert language_loss(model, batch, 3, 1.0, yes_no_tokens, 1.0).item() != pytest.approx(expected.item(), rel=1e-5)
+    yes_or_no = cross_entropy(model(inputs_embeds=embeds).logits[0, 2], torch.tensor(7))
+    extra = language_loss(model, batch, 3, 0.0, yes_no_tokens, 5.0) - expected
+    assert extra.item() == pytest.approx(4 * yes_or_no.item() / 2, rel=1e-4)
 
 
-def test_a_pack_without_targets_costs_nothing() -> None:
-    """Some processes have no share of a batch, and take part all the same."""
+def test_a_pack_without_targets_has_zero_loss_and_gradients() -> None:
+    """A process without a share of a batch gets such a pack."""
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
     model = LlamaForCausalLM(config)
     use_target_positions(model.model)
-    dataset = PlaceDataset([([0], [3, 4, 11], [-100, -100, 11])], [["a", "b"]], 3)
-    batch = PlaceCollate(0, None, Words())([dataset[-1]])
+    dataset = PatchTextDataset([([0], [3, 4, 11], [-100, -100, 11])], [["a", "b"]], 3)
+    batch = PatchTextCollate(0, None, LetterEncoder())([dataset[-1]])
     loss = language_loss(model, batch | {"num_items_in_batch": 7}, 3, 0.5, torch.tensor([11, 12]), 5.0)
     loss.backward()
     assert loss.item() == 0
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
 
 
-def test_a_verdict_is_what_an_answer_begins_with() -> None:
-    """Neither a word in its middle nor the next answer's question."""
+def test_only_the_first_token_of_an_answer_is_yes_or_no() -> None:
+    """Neither a token in its middle nor one of the next question."""
     labels = torch.tensor([[7, -100, 7, 6, -100, 6, 7, -100, 5, 6, -100]])
     expected = torch.tensor([[True, False, True, False, False, True, False, False, False, False, False]])
     assert yes_no_positions(labels, torch.tensor([6, 7])).equal(expected)
 
 
-def test_the_world_s_verdicts_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yes_no_tokens_of_the_built_in_world_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the tokenizer that the pipeline trains, one for each yes/no question that is asked."""
     monkeypatch.chdir(tmp_path)
     params = load_params(Path(__file__).parent / "params.yaml")
@@ -134,7 +135,7 @@ def test_the_world_s_verdicts_are_found(tmp_path: Path, monkeypatch: pytest.Monk
         for text in row["texts"]:
             expected = text["expected"] if text["expected"] in asked else None
             labels = torch.tensor([encoder.dialogue([(with_image(text["question"]), text["answer"])])[1]])
-            said = labels[yes_no_positions(labels, yes_no_ids(encoder))].tolist()
+            first = labels[yes_no_positions(labels, yes_no_ids(encoder))].tolist()
             asked[expected] += 1
-            found[expected] += said == {"yes": [yes], "no": [no], None: []}[expected]
+            found[expected] += first == {"yes": [yes], "no": [no], None: []}[expected]
     assert found == asked and asked["yes"] == asked["no"] == 120

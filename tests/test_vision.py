@@ -1,4 +1,4 @@
-"""What the region-text pairs say, pictures in false colours, and the loss against one that is written out."""
+"""Region-text pairs, pictures in false colours, and the loss against one that is written out."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def rows(scenes: list[Scene], params: Params) -> list[dict]:
     return rows
 
 
-def test_a_region_weighs_the_patches_that_its_object_covers(scenes: list[Scene]) -> None:
+def test_region_weights_are_on_the_patches_that_the_object_covers(scenes: list[Scene]) -> None:
     for scene in scenes:
         regions = regions_of(scene, GRID)
         boxes = [(group, box) for group in scene.groups for box in group.boxes]
@@ -68,7 +68,7 @@ def test_a_region_weighs_the_patches_that_its_object_covers(scenes: list[Scene])
             assert region.phrases["name"] == group.kind and region.phrases["colour"] == group.colour
             row, column = divmod(int(np.argmax(region.weights)), GRID)
             assert box[0] < (column + 0.5) / GRID < box[2] and box[1] < (row + 0.5) / GRID < box[3]
-            assert region.phrases["place"] in POSITION_WORDS
+            assert region.phrases["position"] in POSITION_WORDS
         for region in regions[len(boxes) :]:
             assert region.phrases == {"name": scene.background}
 
@@ -81,7 +81,7 @@ def test_false_colours_keep_shapes(rows: list[dict]) -> None:
         assert torch.allclose(other.abs().sum(0), picture.abs().sum(0))
 
 
-def test_false_colours_are_asked_for_names_alone(rows: list[dict], encoder: Encoder, params: Params) -> None:
+def test_of_pictures_in_false_colours_only_names_are_used(rows: list[dict], encoder: Encoder, params: Params) -> None:
     batch = ContrastiveCollate(encoder, params.data.image_size, GRID, 0.5, 1)(rows)
     plain = ContrastiveCollate(encoder, params.data.image_size, GRID, 0.0, 1)(rows)
     same = [torch.equal(a, b) for a, b in zip(batch["pixel_values"], plain["pixel_values"], strict=True)]
@@ -92,11 +92,12 @@ def test_false_colours_are_asked_for_names_alone(rows: list[dict], encoder: Enco
     assert false_colours.any() and (aspects[false_colours] == ASPECTS.index("name")).all()
     assert set(aspects[~false_colours].tolist()) == {0, 1, 2}
     objects = sum(len(group.boxes) for row in rows[6:] for group in row["scene"].groups)
-    assert int(false_colours.sum()) == objects  # the background's name is not asked
+    assert int(false_colours.sum()) == objects  # the background's name is not used
 
 
-def test_the_loss_is_what_it_says(rows: list[dict], encoder: Encoder, params: Params) -> None:
-    """The region-text part, pair by pair and patch by patch."""
+def test_the_region_loss_equals_a_loop_over_pairs_and_patches(
+    rows: list[dict], encoder: Encoder, params: Params
+) -> None:
     torch.manual_seed(0)
     model: CLIPModel = build_clip(params, 700).eval()
     batch = ContrastiveCollate(encoder, params.data.image_size, GRID, 0.25, 1)(rows)
@@ -122,7 +123,7 @@ def test_the_loss_is_what_it_says(rows: list[dict], encoder: Encoder, params: Pa
 def test_processes_together_have_the_loss_and_gradients_of_one(
     rows: list[dict], encoder: Encoder, params: Params, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shares of twelve pictures, with false colours in the last; gathering is done here, in one process."""
+    """Shares of twelve pictures, the last ones in false colours. all_gather is replaced, in one process."""
     torch.manual_seed(0)
     model: CLIPModel = build_clip(params, 700).eval()
 
@@ -134,8 +135,8 @@ def test_processes_together_have_the_loss_and_gradients_of_one(
         loss.backward()
         return {name: part.grad.clone() for name, part in model.named_parameters() if part.grad is not None}
 
-    whole = contrastive_loss(model, collate(), 1.0)
-    expected = gradients(whole)
+    complete = contrastive_loss(model, collate(), 1.0)
+    expected = gradients(complete)
     batches = [collate(process, processes) for process in range(processes)]
     pooled = [model.get_image_features(pixel_values=batch["pixel_values"]).pooler_output for batch in batches]
     filled = max(map(len, pooled))
@@ -143,14 +144,14 @@ def test_processes_together_have_the_loss_and_gradients_of_one(
     monkeypatch.setattr("torch.distributed.nn.functional.all_gather", lambda own: gathered)
     losses = [contrastive_loss(model, batch, 1.0) for batch in batches]
     found = gradients(sum(losses) / processes)
-    assert sum(losses).item() / processes == pytest.approx(whole.item(), rel=1e-5)
+    assert sum(losses).item() / processes == pytest.approx(complete.item(), rel=1e-5)
     assert found.keys() == expected.keys()
     for name, gradient in found.items():
         assert (gradient - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-6, name
 
 
-def test_phrases_are_the_worlds_words() -> None:
+def test_wordings_of_phrases() -> None:
     assert phrase_words("name", "dog") == ("小狗", "狗")
     assert phrase_words("name", "seaside") == ("海边", "沙滩上")
     assert phrase_words("colour", "orange") == ("橙色", "橘色")
-    assert phrase_words("place", (0, 2)) == ("右上方", "右上角")
+    assert phrase_words("position", (0, 2)) == ("右上方", "右上角")
