@@ -69,14 +69,14 @@ def mean_path(root: Path = FEATURES) -> Path:
     return root / "mean.npy"
 
 
-def load_pictures(split: str, cache: bool, image_size: int, root: Path = FEATURES) -> Pictures:
+def load_pictures(split: str, cache: bool, image_size: int) -> Pictures:
     """The pictures of ``split``: with ``cache`` their features, else their pixels.
 
     Raises InputError if stage encode has not run yet.
     """
     if not cache:
         return DecodedPictures(split, image_size)
-    path = features_path(split, root)
+    path = features_path(split)
     if not path.exists():
         raise InputError(f"{path} is missing: run `dvc repro encode` first")
     return CachedFeatures(np.load(path, mmap_mode="r", allow_pickle=False))

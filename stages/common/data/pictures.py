@@ -17,7 +17,10 @@ from stages.common.data.shards import decode_image
 
 
 def image_processor(image_size: int) -> CLIPImageProcessorPil:
-    """CLIP's preprocessing for pictures of any size: resize, crop, scale, normalise."""
+    """CLIP's preprocessing for pictures of any size: resize, crop, scale, normalise.
+
+    The same as in model.vlm.processing, so that stages vision and encode do not depend on the model.
+    """
     return CLIPImageProcessorPil(
         size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
     )

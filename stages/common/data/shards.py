@@ -73,8 +73,8 @@ def write_empty_shard(path: Path) -> None:
     pq.write_table(SCHEMA.empty_table(), path)
 
 
-def has_split(split: str, root: Path = SHARDS) -> bool:
-    return any(root.glob(f"{split}-*.parquet"))
+def has_split(split: str) -> bool:
+    return any(SHARDS.glob(f"{split}-*.parquet"))
 
 
 def shard_paths(split: str, root: Path = SHARDS) -> list[Path]:
@@ -97,25 +97,25 @@ def _read_columns(split: str, columns: Sequence[str], root: Path) -> Iterator[di
             yield from batch.to_pylist()
 
 
-def picture_starts(split: str, root: Path = SHARDS) -> np.ndarray:
+def picture_starts(split: str) -> np.ndarray:
     """[rows + 1]: the pictures of row r have the numbers starts[r] to starts[r + 1] in the split."""
-    counts = [len(row["images"]) for row in _read_columns(split, [_NAME], root)]
+    counts = [len(row["images"]) for row in _read_columns(split, [_NAME], SHARDS)]
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
-def read_images(split: str, root: Path = SHARDS) -> Iterator[dict[str, Any]]:
+def read_images(split: str) -> Iterator[dict[str, Any]]:
     """All pictures of a split in the order of their numbers."""
-    for row in _read_columns(split, ["images"], root):
+    for row in _read_columns(split, ["images"], SHARDS):
         yield from row["images"]
 
 
 class PictureReader:
     """Encoded pictures by their number in the split. Reads a row group at a time and caches the last one."""
 
-    def __init__(self, split: str, root: Path = SHARDS) -> None:
+    def __init__(self, split: str) -> None:
         self._groups: list[tuple[Path, int]] = []
         starts = [0]
-        for path in shard_paths(split, root):
+        for path in shard_paths(split):
             file = pq.ParquetFile(path)
             for group in range(file.num_row_groups):
                 names = file.read_row_group(group, columns=[_NAME]).column("images")
