@@ -1,10 +1,10 @@
-"""A Hugging Face Hub of one's own: a web server on this machine that answers as the real one does.
+"""A fake Hugging Face Hub: a web server on this machine that gives the same answers as the real one.
 
     with FakeHub({("dataset", "owner/name"): {"data.jsonl": b"..."}}) as hub:
         subprocess.run(..., env=os.environ | hub.env(tmp_path / "hf"))
 
-It answers what huggingface_hub 2.4 asks when files are listed and downloaded: a repository's description, and HEAD
-and GET of its files with their digests, ranges and, for large files, a redirect to another host. Nothing of Xet.
+It supports the requests with which huggingface_hub 2.4 lists and downloads files: a repository's description, and HEAD
+and GET of its files with their digests, ranges and, for large files, a redirect to another host. Xet is not supported.
 """
 
 from __future__ import annotations
@@ -28,25 +28,27 @@ RESOLVE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 @dataclass
 class Request:
     method: str
-    path: str  # as it reads, not as it is encoded
+    path: str  # decoded
     range: str | None
     token: str | None
 
 
 @dataclass
 class FakeHub:
-    """``files`` and every switch may be changed while it runs; new files make a new commit of `main`."""
+    """All fields may be changed while it runs; a change of ``files`` makes a new commit of `main`."""
 
     files: dict[Repo, dict[str, bytes]]
     lfs_from: int = 1024  # bytes from which a file is in LFS
     branches: tuple[str, ...] = ("main",)
     break_after: int | None = None  # bytes after which a download's connection breaks
-    breaks: int | None = None  # how many times it still breaks; None: always
-    hold_after: int | None = None  # bytes after which a download stands still, until the client goes away
+    breaks: int | None = None  # how many more times it breaks; None: always
+    hold_after: int | None = None  # bytes after which a download stalls until the client disconnects
     wrong: set[str] = field(default_factory=set)  # names of files whose last byte is wrong
-    answers: dict[Repo, tuple[int, str]] = field(default_factory=dict)  # a status and error code instead of a file
-    token: str | None = None  # the one that every request must show
-    page: bytes | None = None  # an HTML page in place of every answer, as a network's log-in page is
+    answers: dict[Repo, tuple[int, str]] = field(
+        default_factory=dict
+    )  # status and error code to return instead of a file
+    token: str | None = None  # required in every request
+    page: bytes | None = None  # an HTML page to return for every request, like a network's login page
     requests: list[Request] = field(default_factory=list)
 
     def __enter__(self) -> FakeHub:
@@ -65,19 +67,19 @@ class FakeHub:
         self._server.server_close()
 
     def env(self, hf_home: Path) -> dict[str, str]:
-        """The environment of a process that is to take this for the Hub."""
+        """Environment variables for a process that is to use this server as the Hub."""
         here = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
         return {"HF_ENDPOINT": self.url, "HF_HOME": str(hf_home), "HF_HUB_DISABLE_TELEMETRY": "1", **here}
 
     def commit(self, repo: Repo) -> str:
-        """The commit that `main` is at."""
+        """The commit of `main`."""
         parts = [f"{name}\0{hashlib.sha256(data).hexdigest()}\n" for name, data in sorted(self.files[repo].items())]
         commit = hashlib.sha1("".join([*repo, *parts]).encode()).hexdigest()
         self._commits[commit] = dict(self.files[repo])
         return commit
 
     def asked(self, part: str, method: str = "GET") -> list[Request]:
-        """The requests whose path holds ``part``."""
+        """The requests whose path contains ``part``."""
         return [request for request in self.requests if request.method == method and part in request.path]
 
     @property
@@ -136,9 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _commit_of(self, repo: Repo, revision: str) -> str | None:
-        """The commit that ``revision`` stands for; an answer has been sent where it is None."""
+        """The commit of ``revision``; None if there is none, after an error has been sent."""
         if repo not in self.hub.files:
-            self._refuse(401, "RepoNotFound")  # the Hub does not tell a stranger what is private and what is not there
+            self._refuse(401, "RepoNotFound")  # the Hub gives the same answer for private and for missing repositories
             return None
         commit = self.hub.commit(repo)
         if revision in self.hub.branches:
@@ -177,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         digest = hashlib.sha256(data).hexdigest()
         self.hub._contents[digest] = served
-        # `localhost` is another host than `127.0.0.1` to a client, as the Hub's storage is.
+        # To a client, `localhost` is another host than `127.0.0.1`, like the Hub's storage.
         location = {"Location": f"http://localhost:{self.hub.port}/cdn/{quote(digest)}"}
         headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": len(data)}
         self._send(302, headers | location, b"")

@@ -1,4 +1,4 @@
-"""Stage fetch as a user meets it: the real stage in a process of its own, against a Hub on this machine."""
+"""Stage fetch, run as a user runs it: in its own process, with a fake Hub on this machine."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.fake_hub import FakeHub, Repo
 ROOT = Path(__file__).resolve().parents[1]
 DATA: Repo = ("dataset", "someone/minimind-v_dataset")
 CLIP: Repo = ("model", "someone/clip")
-MIND: Repo = ("model", "someone/mind")
+MINIMIND: Repo = ("model", "someone/mind")
 BIG = bytes(range(256)) * 12_000  # 3 MB
 PHOTOS = {f"eval_images/{name}": name.encode() for name in ("太空 宇航员-Astronaut.jpg", "熊猫-Panda.jpg")}
-NOWHERE = "http://127.0.0.1:9"  # nobody listens there
-IN_HASTE = "import stages.fetch.download as d; d.PAUSES = (0.01, 0.01); "
+UNREACHABLE = "http://127.0.0.1:9"  # no server listens on this port
+SHORT_PAUSES = "import stages.fetch.download as d; d.PAUSES = (0.01, 0.01); "
 RUN = "from stages.common.core.stage import run_stage; from stages.fetch.__main__ import main; run_stage(main)"
 
 
@@ -48,7 +48,7 @@ def files() -> dict[Repo, dict[str, bytes]]:
             "eval_images/small/熊猫.jpg": b"one folder further down",
         },
         CLIP: {"config.json": b"{}", "preprocessor_config.json": b"{ }", "pytorch_model.bin": BIG[:9000]},
-        MIND: {"llm_512.pth": BIG, "tokenizer.json": b"{}" * 2000, "tokenizer_config.json": b"{}"},
+        MINIMIND: {"llm_512.pth": BIG, "tokenizer.json": b"{}" * 2000, "tokenizer_config.json": b"{}"},
     }
 
 
@@ -59,19 +59,19 @@ def source(repo: Repo | str, *names: str, revision: str = "main") -> dict[str, A
 
 EVERYTHING = {
     "vision": source(CLIP, "config.json", "preprocessor_config.json", "model.safetensors|pytorch_model.bin"),
-    "tokenizer": source(MIND, "tokenizer.json", "tokenizer_config.json"),
-    "language": source(MIND, "llm_512.pth|lm_512.pth"),
+    "tokenizer": source(MINIMIND, "tokenizer.json", "tokenizer_config.json"),
+    "language": source(MINIMIND, "llm_512.pth|lm_512.pth"),
     "pretrain_data": source(DATA, "pretrain_data.parquet|pretrain_data.jsonl"),
     "pretrain_images": source(DATA, "pretrain_images.zip"),
     "sft_data": source(DATA, "sft_data.jsonl"),
     "sft_images": source(DATA),
     "photographs": source(DATA, "eval_images/*.jpg"),
-    "models": {"published": source(MIND, "llm_512.pth")},
+    "models": {"published": source(MINIMIND, "llm_512.pth")},
 }
 
 
 class Project:
-    """A folder in which stages run; ``fetch`` are the sources, none needed unless asked for."""
+    """A folder in which the stage runs. Its parameters require no fetched files until a ``need`` method is called."""
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.folder, self.env = folder, env
@@ -85,7 +85,7 @@ class Project:
         self.params["fetch"] = copy.deepcopy(EVERYTHING)
 
     def need(self, **sources: dict[str, Any]) -> None:
-        """``sources`` alone, as finished models to fetch."""
+        """Require ``sources`` only, as finished models."""
         self.params["fetch"]["models"] = sources
 
     def start(self, program: str | None = None, **env: str) -> subprocess.Popen[str]:
@@ -97,14 +97,14 @@ class Project:
         return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, **pipes)
 
     def run(self, program: str | None = None, **env: str) -> str:
-        """Runs the stage, which must end well; what it printed."""
+        """Run the stage, which must succeed; returns its output."""
         process = self.start(program, **env)
         out, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
         return out
 
-    def refusal(self, program: str | None = None, **env: str) -> str:
-        """Runs the stage, which must refuse; the one sentence that says why."""
+    def error(self, program: str | None = None, **env: str) -> str:
+        """Run the stage, which must exit with code 2; returns its one-line error."""
         process = self.start(program, **env)
         errors = process.communicate(timeout=60)[1]
         assert process.returncode == 2, errors
@@ -147,16 +147,16 @@ def described(name: str, data: bytes) -> dict[str, Any]:
     return {"name": name, "size": len(data), "sha256": sha256(data)}
 
 
-# What it does
+# Manifests and the cache
 
 
-def test_every_role_is_fetched_once_and_the_manifests_say_what_was(
+def test_every_role_is_fetched_once_and_listed_in_the_manifests(
     project: Project, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.need_everything()
     out = project.run(HF_TOKEN="hf_secret")
-    held = hub.files
-    commit = {repo: hub.commit(repo) for repo in held}
+    files = hub.files
+    commit = {repo: hub.commit(repo) for repo in files}
     names = ["config.json", "preprocessor_config.json", "pytorch_model.bin"]
     assert project.manifest("vision") == {
         "vision": {
@@ -164,7 +164,7 @@ def test_every_role_is_fetched_once_and_the_manifests_say_what_was(
             "repo": CLIP[1],
             "kind": "model",
             "commit": commit[CLIP],
-            "files": [described(name, held[CLIP][name]) for name in names],
+            "files": [described(name, files[CLIP][name]) for name in names],
         }
     }
     prepare = project.manifest("prepare")
@@ -174,21 +174,21 @@ def test_every_role_is_fetched_once_and_the_manifests_say_what_was(
     assert project.manifest("models")["published"]["files"] == project.manifest("language")["language"]["files"]
     for name in PHOTOS:
         assert project.in_cache(DATA, name) == PHOTOS[name]
-    assert project.in_cache(MIND, "llm_512.pth") == BIG
+    assert project.in_cache(MINIMIND, "llm_512.pth") == BIG
 
-    assert all(f"{repo[1]}@{commit[repo][:8]}" in out for repo in held)
+    assert all(f"{repo[1]}@{commit[repo][:8]}" in out for repo in files)
     assert "fetch: 3.0 MB to download, " in out or "fetch: 3.1 MB to download, " in out
     assert "hf_secret" not in out
-    assert len(hub.asked("/api/")) - len(hub.asked("/api/agent")) == 3  # one question for each repository
-    assert len(hub.downloads) == 11  # llm_512.pth, which two roles name, once
+    assert len(hub.asked("/api/")) - len(hub.asked("/api/agent")) == 3  # one request for each repository
+    assert len(hub.downloads) == 11  # llm_512.pth, which two roles use, once
     assert {request.token for request in hub.asked("/resolve/")} == {"hf_secret"}
-    assert {request.token for request in hub.asked("/cdn/")} == {None}  # another host: the token stays at home
+    assert {request.token for request in hub.asked("/cdn/")} == {None}  # another host, which must not receive the token
 
     monkeypatch.chdir(project.folder)
     for path, stage in (("llm_512.pth", "language"), ("tokenizer.json", "tokenizer")):
         program = f"from stages.common.data.fetched import fetched_files; print(fetched_files('{stage}', '{stage}')[0])"
-        found = Path(project.run(program, HF_ENDPOINT=NOWHERE).strip())
-        assert found.read_bytes() == held[MIND][path]
+        found = Path(project.run(program, HF_ENDPOINT=UNREACHABLE).strip())
+        assert found.read_bytes() == files[MINIMIND][path]
     assert fetched_files("prepare", "sft_images") == []
 
 
@@ -206,28 +206,28 @@ def test_a_second_run_downloads_nothing_and_writes_the_same(project: Project, hu
     project.run(HF_HUB_OFFLINE="1")
     assert hub.requests == []
     assert project.manifests() == first
-    out = project.run(HF_ENDPOINT=NOWHERE)
-    assert f"no connection to {NOWHERE}" in out
+    out = project.run(HF_ENDPOINT=UNREACHABLE)
+    assert f"no connection to {UNREACHABLE}" in out
     assert project.manifests() == first
 
 
 def test_a_manifest_changes_when_the_repository_does(project: Project, hub: FakeHub) -> None:
-    project.need(a=source(MIND, "tokenizer.json"), b=source(CLIP, "config.json"))
+    project.need(a=source(MINIMIND, "tokenizer.json"), b=source(CLIP, "config.json"))
     project.run()
     before = project.manifest("models")
-    hub.files[MIND]["tokenizer.json"] = b"[]" * 3000
+    hub.files[MINIMIND]["tokenizer.json"] = b"[]" * 3000
     project.run()
     after = project.manifest("models")
     assert after["b"] == before["b"]
     assert after["a"]["files"] == [described("tokenizer.json", b"[]" * 3000)]
-    project.need(a=source(MIND, "tokenizer.json", revision=before["a"]["commit"]), b=source(CLIP, "config.json"))
+    project.need(a=source(MINIMIND, "tokenizer.json", revision=before["a"]["commit"]), b=source(CLIP, "config.json"))
     project.run()
     assert project.manifest("models") == before
 
 
-def test_the_world_touches_neither_network_nor_library(project: Project) -> None:
+def test_the_built_in_world_uses_neither_the_network_nor_huggingface_hub(project: Project) -> None:
     program = f"import sys; {RUN}; assert 'huggingface_hub' not in sys.modules"
-    assert "nothing to fetch" in project.run(program, HF_ENDPOINT=NOWHERE)
+    assert "nothing to fetch" in project.run(program, HF_ENDPOINT=UNREACHABLE)
     expected = {f"{stage}.json": b"{}\n" for stage in ("prepare", "tokenizer", "vision", "language", "models")}
     assert project.manifests() == expected
 
@@ -239,7 +239,7 @@ def test_a_file_with_an_empty_alternative_may_be_missing(
     folder = project.folder / "mine"
     folder.mkdir()
     (folder / "tokenizer.json").write_bytes(b"{}")
-    repo = "mine" if local else MIND
+    repo = "mine" if local else MINIMIND
     optional = "template.txt | chat_template.jinja |"
     project.need(some=source(repo, "tokenizer.json", optional), only=source(repo, optional))
     monkeypatch.chdir(project.folder)
@@ -250,14 +250,14 @@ def test_a_file_with_an_empty_alternative_may_be_missing(
     project.run()
     assert (found("some"), found("only")) == (["tokenizer.json"], [])
     assert fetched_files("models", "only") == []
-    hub.files[MIND]["chat_template.jinja"] = b"{{ messages }}"
+    hub.files[MINIMIND]["chat_template.jinja"] = b"{{ messages }}"
     (folder / "chat_template.jinja").write_bytes(b"{{ messages }}")
     project.run()
     assert (found("some"), found("only")) == (["tokenizer.json", "chat_template.jinja"], ["chat_template.jinja"])
 
 
 @pytest.mark.parametrize(
-    ("name", "pattern", "fits"),
+    ("name", "pattern", "expected"),
     [
         ("eval_images/熊猫.jpg", "eval_images/*.jpg", True),
         ("eval_images/熊猫.jpg", "eval_images/", True),
@@ -271,14 +271,14 @@ def test_a_file_with_an_empty_alternative_may_be_missing(
         ("a/b/c.jpg", "a/*", False),
     ],
 )
-def test_patterns_are_those_of_a_shell(name: str, pattern: str, fits: bool) -> None:
-    assert matches(name, pattern) is fits
+def test_patterns_match_as_in_a_shell(name: str, pattern: str, expected: bool) -> None:
+    assert matches(name, pattern) is expected
 
 
 # Local folders
 
 
-def test_local_files_take_the_place_of_the_hub(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_local_folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = project.folder / "我的 数据"
     (folder / "图片 大").mkdir(parents=True)
     (folder / "行.jsonl").write_bytes(b"{}\n")
@@ -286,7 +286,7 @@ def test_local_files_take_the_place_of_the_hub(project: Project, monkeypatch: py
         (folder / f"图片 大/{number}.jpg").write_bytes(b"x" * number)
     (folder / "photo [1].jpg").write_bytes(b"one")
     project.need(mine=source("我的 数据", "missing.parquet|行.jsonl", "图片 大/", "photo [1].jpg", "图片 大/[12].jpg"))
-    assert "mine" in project.run(HF_ENDPOINT=NOWHERE)
+    assert "mine" in project.run(HF_ENDPOINT=UNREACHABLE)
     mine = project.manifest("models")["mine"]
     pictures = mine["files"][1]
     assert (mine["source"], mine["repo"]) == ("local", "我的 数据")
@@ -311,57 +311,57 @@ def test_local_files_take_the_place_of_the_hub(project: Project, monkeypatch: py
     (folder / "行.jsonl").unlink()
     with pytest.raises(InputError, match=r"行\.jsonl of 我的 数据 has vanished .* run `dvc repro --force"):
         fetched_files("models", "mine")
-    assert "fetch.models.mine.files: 我的 数据 has no 'missing.parquet|行.jsonl' (it has " in project.refusal()
+    assert "fetch.models.mine.files: 我的 数据 has no 'missing.parquet|行.jsonl' (it has " in project.error()
 
 
-def test_a_stage_says_that_fetch_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_manifest_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="run `dvc repro fetch` first"):
         fetched_files("vision", "vision")
 
 
-def test_a_file_that_left_the_cache_is_named(project: Project) -> None:
-    project.need(it=source(MIND, "tokenizer.json"))
+def test_a_file_deleted_from_the_cache_is_a_one_line_error(project: Project) -> None:
+    project.need(it=source(MINIMIND, "tokenizer.json"))
     project.run()
     shutil.rmtree(project.env["HF_HOME"])
     program = (
         "from stages.common.core.stage import run_stage; from stages.common.data.fetched import fetched_files; "
         "run_stage(lambda: fetched_files('models', 'it'))"
     )
-    assert f"tokenizer.json of {MIND[1]} has vanished from the Hub's cache" in project.refusal(program)
+    assert f"tokenizer.json of {MINIMIND[1]} has vanished from the Hub's cache" in project.error(program)
 
 
 # Broken connections and damaged files
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(project: Project, hub: FakeHub) -> None:
+def test_a_broken_download_is_resumed(project: Project, hub: FakeHub) -> None:
     hub.break_after, hub.breaks = 1_000_000, 2
-    project.need(it=source(MIND, "llm_512.pth"))
-    out = project.run(IN_HASTE + RUN)
+    project.need(it=source(MINIMIND, "llm_512.pth"))
+    out = project.run(SHORT_PAUSES + RUN)
     assert out.count("fetch: llm_512.pth: the connection broke at") == 2
-    assert project.in_cache(MIND, "llm_512.pth") == BIG
+    assert project.in_cache(MINIMIND, "llm_512.pth") == BIG
     first, second, third = (request.range for request in hub.asked("/cdn/"))
     assert first is None and second.startswith("bytes=") and third.startswith("bytes=")
     assert 0 < int(second[6:-1]) <= 1_000_000 < int(third[6:-1]) <= 2_000_000
     assert project.partial() is None
 
 
-def test_a_connection_that_always_breaks_ends_the_run_and_the_next_goes_on(project: Project, hub: FakeHub) -> None:
-    project.need(it=source(MIND, "llm_512.pth"))
+def test_a_download_that_keeps_failing_is_an_error_and_the_next_run_resumes_it(project: Project, hub: FakeHub) -> None:
+    project.need(it=source(MINIMIND, "llm_512.pth"))
     hub.break_after, hub.breaks = 1_000_000, 1
     hub.hold_after = 0
     impatient = "from huggingface_hub import constants; constants.HF_HUB_DOWNLOAD_TIMEOUT = 0.2; "
-    sentence = project.refusal(IN_HASTE + impatient + RUN)
-    assert "no answer 3 times, 1.0 MB of 3.1 MB are there; run the same command again" in sentence
+    message = project.error(SHORT_PAUSES + impatient + RUN)
+    assert "no answer 3 times, 1.0 MB of 3.1 MB downloaded; run the same command again" in message
     hub.break_after, hub.breaks, hub.hold_after = 700_000, None, None
     hub.requests.clear()
-    project.run(IN_HASTE + RUN)
+    project.run(SHORT_PAUSES + RUN)
     assert [int(request.range[6:-1]) // 100_000 for request in hub.asked("/cdn/")] == [10, 17, 24]
-    assert project.in_cache(MIND, "llm_512.pth") == BIG
+    assert project.in_cache(MINIMIND, "llm_512.pth") == BIG
 
 
-def test_a_killed_download_goes_on_in_the_next_run(project: Project, hub: FakeHub) -> None:
-    project.need(it=source(MIND, "llm_512.pth"))
+def test_a_killed_download_is_resumed_in_the_next_run(project: Project, hub: FakeHub) -> None:
+    project.need(it=source(MINIMIND, "llm_512.pth"))
     hub.hold_after = 2_000_000
     process = project.start()
     end = time.monotonic() + 30
@@ -376,111 +376,109 @@ def test_a_killed_download_goes_on_in_the_next_run(project: Project, hub: FakeHu
     out = project.run()
     (request,) = hub.asked("/cdn/")
     assert int(request.range.removeprefix("bytes=").removesuffix("-")) >= 1_500_000
-    assert "3.1 MB" in out and "3.1 MB to download" not in out  # only the rest is
-    assert project.in_cache(MIND, "llm_512.pth") == BIG
+    assert "3.1 MB" in out and "3.1 MB to download" not in out  # only the rest
+    assert project.in_cache(MINIMIND, "llm_512.pth") == BIG
     assert project.partial() is None
 
 
 @pytest.mark.parametrize("name", ["llm_512.pth", "tokenizer_config.json"])
-def test_wrong_content_is_named_and_never_used(project: Project, hub: FakeHub, name: str) -> None:
-    project.need(it=source(MIND, name))
+def test_damaged_downloads_are_not_used(project: Project, hub: FakeHub, name: str) -> None:
+    project.need(it=source(MINIMIND, name))
     hub.wrong = {name}
-    sentence = project.refusal()
-    right = hub.files[MIND][name]
-    assert f"fetch.models.it: {name} of {MIND[1]}@" in sentence and "run the same command again" in sentence
+    message = project.error()
+    right = hub.files[MINIMIND][name]
+    assert f"fetch.models.it: {name} of {MINIMIND[1]}@" in message and "run the same command again" in message
     if len(right) >= hub.lfs_from:
-        assert f"the Hub says {sha256(right)}" in sentence
-        assert f"its digest is {sha256(right[:-1] + bytes([right[-1] ^ 1]))}" in sentence
+        assert f"the Hub's is {sha256(right)}" in message
+        assert f"its digest is {sha256(right[:-1] + bytes([right[-1] ^ 1]))}" in message
     assert not list(Path(project.env["HF_HOME"]).glob("hub/*/blobs/*"))
     hub.wrong = set()
     project.run()
-    assert project.in_cache(MIND, name) == right
+    assert project.in_cache(MINIMIND, name) == right
 
 
-def test_a_file_that_was_damaged_in_the_cache_is_found(project: Project, hub: FakeHub) -> None:
-    project.need(it=source(MIND, "llm_512.pth"))
+def test_a_damaged_file_in_the_cache_is_found(project: Project, hub: FakeHub) -> None:
+    project.need(it=source(MINIMIND, "llm_512.pth"))
     project.run()
     (blob,) = Path(project.env["HF_HOME"]).glob(f"hub/*/blobs/{sha256(BIG)}")
-    blob.write_bytes(BIG[:-1])  # another size is downloaded again at once
+    blob.write_bytes(BIG[:-1])  # a file of another size is downloaded again
     project.run()
-    assert project.in_cache(MIND, "llm_512.pth") == BIG
+    assert project.in_cache(MINIMIND, "llm_512.pth") == BIG
     blob.write_bytes(BIG[:-1] + b"?")
-    shutil.rmtree(project.folder / "data/fetched")  # which would vouch for it
-    assert "llm_512.pth of someone/mind" in project.refusal()
+    shutil.rmtree(project.folder / "data/fetched")  # whose digests would not be verified again
+    assert "llm_512.pth of someone/mind" in project.error()
     assert not blob.exists()
     project.run()
-    assert project.in_cache(MIND, "llm_512.pth") == BIG
+    assert project.in_cache(MINIMIND, "llm_512.pth") == BIG
 
 
-def test_a_server_that_fails_for_a_while_is_asked_again(project: Project, hub: FakeHub) -> None:
-    project.need(it=source(MIND, "llm_512.pth"))
-    hub.answers[MIND] = (503, "")
-    assert "the server answered 503 3 times, 0 B of 3.1 MB are there" in project.refusal(IN_HASTE + RUN)
+def test_a_server_error_is_retried(project: Project, hub: FakeHub) -> None:
+    project.need(it=source(MINIMIND, "llm_512.pth"))
+    hub.answers[MINIMIND] = (503, "")
+    assert "the server answered 503 3 times, 0 B of 3.1 MB downloaded" in project.error(SHORT_PAUSES + RUN)
 
 
-# What a user can get wrong
+# Errors that a user can cause
 
 
-def test_too_little_space_is_said_before_anything_is_downloaded(project: Project, hub: FakeHub) -> None:
+def test_too_little_disk_space_is_an_error_before_any_download(project: Project, hub: FakeHub) -> None:
     project.need_everything()
-    sentence = project.refusal(f"import stages.fetch.download as d; d.free_bytes = lambda path: 2_000_000; {RUN}")
-    assert "3.1 MB are to be downloaded and the disk of " in sentence and " has 2.0 MB free: " in sentence
+    message = project.error(f"import stages.fetch.download as d; d.free_bytes = lambda path: 2_000_000; {RUN}")
+    assert "3.1 MB are to be downloaded, but the disk of " in message and " has 2.0 MB free: " in message
     assert hub.downloads == []
     assert not (project.folder / "data/fetched").exists()
 
 
 MISTAKES = {
-    "file": (source(MIND, "llm_521.pth"), "mind@", "has no 'llm_521.pth' (it has llm_512.pth, "),
+    "file": (source(MINIMIND, "llm_521.pth"), "mind@", "has no 'llm_521.pth' (it has llm_512.pth, "),
     "glob": (source(DATA, "eval_images/*.gif"), "has no 'eval_images/*.gif' (it has "),
-    "repo": (source(("model", "someone/nobody")), "has no model 'someone/nobody' that you may read; check repo"),
-    "kind": (source(("model", DATA[1])), f"has no model '{DATA[1]}' that you may read; check repo and kind"),
-    "revision": (source(MIND, revision="v9"), "someone/mind has no revision 'v9'"),
-    "path": (source("/no/such/folder"), "'/no/such/folder' is neither a folder on this machine nor an id on the Hub"),
+    "repo": (source(("model", "someone/nobody")), "has no model 'someone/nobody' that you can access; check repo"),
+    "kind": (source(("model", DATA[1])), f"has no model '{DATA[1]}' that you can access; check repo and kind"),
+    "revision": (source(MINIMIND, revision="v9"), "someone/mind has no revision 'v9'"),
+    "path": (source("/no/such/folder"), "'/no/such/folder' is neither a local folder nor an id on the Hub"),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_sentence_that_names_the_parameter(project: Project, hub: FakeHub, mistake: str) -> None:
+def test_a_mistake_is_a_one_line_error_with_the_parameter(project: Project, hub: FakeHub, mistake: str) -> None:
     wrong, *parts = MISTAKES[mistake]
     project.need(it=wrong | {"files": wrong["files"] or ["config.json"]})
-    sentence = project.refusal(HF_TOKEN="hf_secret")
-    assert sentence.startswith("error: fetch.models.it")
-    assert all(part in sentence for part in parts), sentence
-    assert "hf_secret" not in sentence
+    message = project.error(HF_TOKEN="hf_secret")
+    assert message.startswith("error: fetch.models.it")
+    assert all(part in message for part in parts), message
+    assert "hf_secret" not in message
     assert hub.downloads == []
 
 
-def test_a_gated_repository_says_where_its_terms_are(project: Project, hub: FakeHub) -> None:
-    project.need(it=source(MIND, "llm_512.pth"))
-    hub.answers[MIND] = (403, "GatedRepo")
-    assert f"accept them at {hub.url}/{MIND[1]}" in project.refusal()
-    hub.answers[MIND] = (401, "")
-    assert "HF_TOKEN" in project.refusal()
+def test_the_error_for_a_gated_repository_links_its_terms(project: Project, hub: FakeHub) -> None:
+    project.need(it=source(MINIMIND, "llm_512.pth"))
+    hub.answers[MINIMIND] = (403, "GatedRepo")
+    assert f"accept its terms at {hub.url}/{MINIMIND[1]}" in project.error()
+    hub.answers[MINIMIND] = (401, "")
+    assert "HF_TOKEN" in project.error()
 
 
-def test_a_server_that_is_no_hub_is_called_so(project: Project, hub: FakeHub) -> None:
-    project.need(it=source(MIND, "llm_512.pth"))
-    assert "answered 404 when asked for someone/mind; check repo and HF_E" in project.refusal(
-        HF_ENDPOINT=hub.url + "/x"
-    )
+def test_a_server_that_is_not_a_hub(project: Project, hub: FakeHub) -> None:
+    project.need(it=source(MINIMIND, "llm_512.pth"))
+    assert "answered 404 when asked for someone/mind; check repo and HF_E" in project.error(HF_ENDPOINT=hub.url + "/x")
     hub.page = b"<html>Welcome to the hotel</html>"
-    assert f"{hub.url} does not answer as a Hub does; check HF_ENDPOINT" in project.refusal()
+    assert f"{hub.url} does not answer like a Hub; check HF_ENDPOINT" in project.error()
 
 
-def test_a_private_repository_needs_its_token(project: Project, hub: FakeHub) -> None:
-    project.need(it=source(MIND, "llm_512.pth"))
+def test_a_private_repository_requires_a_token(project: Project, hub: FakeHub) -> None:
+    project.need(it=source(MINIMIND, "llm_512.pth"))
     hub.token = "hf_right"
-    assert "for a private one log in with `hf auth login` or set HF_TOKEN" in project.refusal(HF_TOKEN="hf_wrong")
+    assert "for a private one, log in with `hf auth login` or set HF_TOKEN" in project.error(HF_TOKEN="hf_wrong")
     project.run(HF_TOKEN="hf_right")
-    assert project.in_cache(MIND, "llm_512.pth") == BIG
+    assert project.in_cache(MINIMIND, "llm_512.pth") == BIG
 
 
-def test_without_a_connection_or_offline_the_sentence_says_so(project: Project) -> None:
-    project.need(it=source(MIND, "llm_512.pth"))
-    address = NOWHERE.replace("//", "//user:password@")
-    sentence = project.refusal(HF_ENDPOINT=address)
-    assert f"fetch.models.it: no connection to {NOWHERE} for {MIND[1]}" in sentence
-    assert "HF_HUB_OFFLINE is set" in project.refusal(HF_HUB_OFFLINE="1")
+def test_errors_without_a_connection_and_in_offline_mode(project: Project) -> None:
+    project.need(it=source(MINIMIND, "llm_512.pth"))
+    address = UNREACHABLE.replace("//", "//user:password@")
+    message = project.error(HF_ENDPOINT=address)
+    assert f"fetch.models.it: no connection to {UNREACHABLE} for {MINIMIND[1]}" in message
+    assert "HF_HUB_OFFLINE is set" in project.error(HF_HUB_OFFLINE="1")
     project.run()
-    project.need(it=source(MIND, "llm_512.pth", "tokenizer.json"))
-    assert f"tokenizer.json of {MIND[1]}@" in project.refusal(HF_HUB_OFFLINE="1")
+    project.need(it=source(MINIMIND, "llm_512.pth", "tokenizer.json"))
+    assert f"tokenizer.json of {MINIMIND[1]}@" in project.error(HF_HUB_OFFLINE="1")

@@ -1,4 +1,4 @@
-"""The pipeline on MiniMind-V's own kind of material, fetched from a Hub: everything of `make full` but the size."""
+"""The pipeline with data and weights in MiniMind-V's formats, fetched from a fake Hub: `make full` at a small size."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ SIZES = {
     "data.max_bad_fraction": "0.1",
     "sft.phases.short.max_len": "32",
     "sft.phases.short.target_tokens": "200",
-    "sft.phases.order.max_len": "32",
-    "sft.phases.order.target_tokens": "200",
+    "sft.phases.unshuffled.max_len": "32",
+    "sft.phases.unshuffled.target_tokens": "200",
     "sft.phases.medium.max_len": "64",
     "sft.phases.medium.target_tokens": "300",
     "evaluate.scenes": "3",
@@ -50,15 +50,18 @@ def jpeg(rng: random.Random) -> bytes:
     return buffer.getvalue()
 
 
-def rows_and_pictures(count: int, name: str, asked: str, said: str) -> tuple[bytes, bytes]:
-    """Rows as JSON lines with one that is broken, and their pictures as a zip."""
+def rows_and_pictures(count: int, name: str, question: str, answer: str) -> tuple[bytes, bytes]:
+    """Rows as JSON lines, one of them broken, and their pictures as a zip."""
     rng = random.Random(name)
     archive = io.BytesIO()
     lines = []
     with zipfile.ZipFile(archive, "w") as pictures:
         for number in range(count):
             pictures.writestr(f"{name}_{number}.jpg", jpeg(rng))
-            turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said * rng.randrange(1, 4)}]
+            turns = [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer * rng.randrange(1, 4)},
+            ]
             row = {"conversations": turns, "image": f"{name}_{number}.jpg"}
             lines.append(json.dumps(row, ensure_ascii=False))
     lines.insert(5, '{"conversations": [')
@@ -122,16 +125,16 @@ def metrics(repository: Repository, checkpoint: str) -> dict:
 
 
 def listed(repository: Repository) -> dict[str, dict]:
-    """What `dvc metrics show` lists, by checkpoint."""
+    """The metrics that `dvc metrics show` lists, by checkpoint."""
     files = (repository.root / "metrics").iterdir()
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
 
 
-def test_everything_is_there(repository: Repository) -> None:
+def test_all_outputs_are_written(repository: Repository) -> None:
     counts = json.loads((repository.root / "reports/prepare/counts.json").read_text(encoding="utf-8"))
     assert counts["sft"]["rows"] == 91 and sum(counts["sft"]["quarantined"].values()) == 1
-    aside = (repository.root / "reports/prepare/quarantine.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [(json.loads(line)["source"], json.loads(line)["line"]) for line in aside] == [
+    quarantine = (repository.root / "reports/prepare/quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [(json.loads(line)["source"], json.loads(line)["line"]) for line in quarantine] == [
         ("sft_data.jsonl", 6),
         ("pretrain_data.jsonl", 6),
     ]
@@ -144,15 +147,15 @@ def test_everything_is_there(repository: Repository) -> None:
     assert samples.count("[Image]: ") == 2 and "舞蹈-dance" in samples
 
 
-def test_the_curriculum_learns_from_as_many_tokens_as_the_control(repository: Repository) -> None:
-    read = {
+def test_the_curriculum_has_as_many_target_tokens_as_the_control(repository: Repository) -> None:
+    summaries = {
         phase: json.loads((repository.root / f"data/sft/{phase}/summary.json").read_text(encoding="utf-8"))
         for phase in PHASES
     }
-    chain = sum(read[phase]["target_tokens"] for phase in ("short", "medium", "long"))
-    assert chain == pytest.approx(read["direct"]["target_tokens"], rel=0.05)
+    chain = sum(summaries[phase]["target_tokens"] for phase in ("short", "medium", "long"))
+    assert chain == pytest.approx(summaries["direct"]["target_tokens"], rel=0.05)
     counts = json.loads((repository.root / "reports/prepare/counts.json").read_text(encoding="utf-8"))
-    assert read["direct"]["samples"] == counts["sft"]["kept"]["train"]
+    assert summaries["direct"]["samples"] == counts["sft"]["kept"]["train"]
 
 
 def test_nothing_is_fetched_or_run_twice(repository: Repository, hub: FakeHub) -> None:
@@ -162,11 +165,11 @@ def test_nothing_is_fetched_or_run_twice(repository: Repository, hub: FakeHub) -
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "presets/experiments").glob("*.args")))
-def test_experiments_by_name(repository: Repository, name: str) -> None:
-    """Each runs by its documented command and leaves what the notes looked at."""
-    words = (repository.root / f"presets/experiments/{name}.args").read_text(encoding="utf-8").split()
-    ran = repository.stages_run("dvc", "exp", "run", "--name", name, *words)
-    made = {
+def test_experiments(repository: Repository, name: str) -> None:
+    """Each experiment runs with its documented command and evaluates the expected checkpoints."""
+    arguments = (repository.root / f"presets/experiments/{name}.args").read_text(encoding="utf-8").split()
+    ran = repository.stages_run("dvc", "exp", "run", "--name", name, *arguments)
+    checkpoints = {
         "pretrain-1-epoch": ["pretrain"],
         "pretrain-4-epochs": ["pretrain/epoch-1", "pretrain/epoch-2", "pretrain/epoch-3", "pretrain"],
         "sft-1-epoch": ["pretrain", "sft-direct"],
@@ -175,12 +178,12 @@ def test_experiments_by_name(repository: Repository, name: str) -> None:
         "ldpv2-3-epochs": ["pretrain/epoch-1", "pretrain/epoch-2", "pretrain"],
         "published": ["published"],
     }[name]
-    losses = [metrics(repository, checkpoint)["intervals"]["loss"]["value"] for checkpoint in made]
+    losses = [metrics(repository, checkpoint)["intervals"]["loss"]["value"] for checkpoint in checkpoints]
     assert all(0 < loss < 20 for loss in losses) and len(set(losses)) == len(losses)
     if name == "published":
         assert ran == {"fetch", "convert@published", "evaluate-model@published"}
     else:
-        assert set(listed(repository)) == {checkpoint.replace("/epoch-", ".") for checkpoint in made}
+        assert set(listed(repository)) == {checkpoint.replace("/epoch-", ".") for checkpoint in checkpoints}
     if name == "no-pretrained-weights":
         assert "language" in ran
     if name == "ldpv2-3-epochs":

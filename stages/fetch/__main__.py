@@ -1,11 +1,10 @@
-"""Stage fetch: what other stages need from the Hugging Face Hub, or from folders on this machine.
+"""Stage fetch: download the files that other stages need from the Hugging Face Hub, or find them in local folders.
 
 in: the Hub, local folders; params fetch, data.source, tokenizer.source, vision.source, language.source
-out: data/fetched, one manifest for each stage that uses what was fetched
+out: data/fetched, one manifest for each stage that uses fetched files
 
-No file is copied: one from the Hub stays in huggingface_hub's cache, pinned by its commit, one from a local folder
-where it lies. A manifest names them with their sizes and SHA-256 digests, so its bytes change when content does and
-only then.
+No file is copied: files from the Hub stay in huggingface_hub's cache, pinned to a commit; local files stay in their
+folder. A manifest lists files with their sizes and SHA-256 digests, so it changes if and only if their content does.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ STAGES = ("prepare", "tokenizer", "vision", "language", "models")
 
 
 def find_items(roles: list[Role]) -> None:
-    """Fills in what each role stands for; one question to the Hub for each repository."""
+    """Set the ``items`` and ``listing`` of each role; one request to the Hub for each repository."""
     listings: dict[tuple[str, str, str], Listing] = {}
     for role in roles:
         source = role.source
@@ -43,7 +42,7 @@ def find_items(roles: list[Role]) -> None:
 
 
 def entry_of(role: Role) -> dict[str, Any]:
-    """What the manifest says of a role. No revision: a branch's name and the commit it means are the same content."""
+    """The manifest's entry for a role. It has no revision: a branch and its commit are the same content."""
     files = [
         {"name": item.name, "size": item.size, "sha256": item.sha256}
         if item.count is None
@@ -57,14 +56,14 @@ def entry_of(role: Role) -> dict[str, Any]:
 
 
 def verified_before() -> set[str]:
-    """SHA-256 digests in the manifests of the run before: files found right then."""
+    """The SHA-256 digests in the manifests of the previous run, which has verified these files."""
     found: set[str] = set()
     for path in FETCHED.glob("*.json"):
         try:
             for entry in json.loads(path.read_text(encoding="utf-8")).values():
                 found |= {file["sha256"] for file in entry["files"] if entry["source"] == "hub"}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # whatever it is, it vouches for nothing
+            continue  # a damaged manifest: its files are verified again
     return found
 
 
@@ -74,7 +73,7 @@ def main() -> None:
         find_items(roles)
         print_table(roles)
     else:
-        print("fetch: nothing to fetch, every stage makes its own", flush=True)
+        print("fetch: nothing to fetch: no stage uses fetched files", flush=True)
     if from_hub := [role for role in roles if role.listing]:
         require_space(from_hub)
         verified = verified_before()

@@ -1,4 +1,4 @@
-"""The Hub: what a repository holds, and where huggingface_hub's cache keeps it."""
+"""The Hub: the files of a repository, and their paths in huggingface_hub's cache."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ GIT_OR_SHA256 = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def hub_items(role: Role) -> list[Item]:
-    held = role.listing.items
+    """The files of a repository that the role's `files` match. Raises InputError."""
+    items = role.listing.items
 
     def find(pattern: str) -> list[str]:
-        return [pattern] if pattern in held else sorted(name for name in held if matches(name, pattern))
+        return [pattern] if pattern in items else sorted(name for name in items if matches(name, pattern))
 
-    return [held[name] for name in choose(role, find, lambda: held)]
+    return [items[name] for name in choose(role, find, lambda: items)]
 
 
 def hub_listing(role: Role) -> Listing:
-    """What the repository holds; without a connection, what the cache remembers of it."""
+    """The files of the repository; without a connection, those that the cache has of it. Raises InputError."""
     import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -37,26 +38,26 @@ def hub_listing(role: Role) -> Listing:
             info = HfApi().repo_info(source.repo, **which, files_metadata=True, timeout=LISTING_TIMEOUT)
         except (OfflineModeIsEnabled, httpx2.TransportError, HfHubHTTPError) as error:
             answered = isinstance(error, HfHubHTTPError) and error.response.status_code < 500
-            remembered = None if answered else remembered_listing(source)
-            if remembered is None:
+            listing = None if answered else cached_listing(source)
+            if listing is None:
                 raise
             offline = isinstance(error, OfflineModeIsEnabled)
-            why = "HF_HUB_OFFLINE is set" if offline else f"no connection to {endpoint()}"
-            print(f"fetch: {why}: what the cache holds of {source.repo} is used", flush=True)
-            return remembered
-        held = info.siblings or []
-        files = [Item(file.rfilename, file.size, file.lfs and file.lfs.sha256, file.blob_id) for file in held]
-        # These become paths in the cache, so that nothing but hexadecimal digits is taken from a server.
-        named = all(GIT_OR_SHA256.fullmatch(str(name)) for name in (info.sha, *(file.etag for file in files)))
-        if not named or any(file.size is None for file in files):
+            reason = "HF_HUB_OFFLINE is set" if offline else f"no connection to {endpoint()}"
+            print(f"fetch: {reason}: using the files of {source.repo} in the cache", flush=True)
+            return listing
+        siblings = info.siblings or []
+        files = [Item(file.rfilename, file.size, file.lfs and file.lfs.sha256, file.blob_id) for file in siblings]
+        # These become paths in the cache: from a server, only hexadecimal digits are accepted.
+        valid = all(GIT_OR_SHA256.fullmatch(str(name)) for name in (info.sha, *(file.etag for file in files)))
+        if not valid or any(file.size is None for file in files):
             raise ValueError("no commit, or files without digest or size")
         listing = Listing(info.sha, {file.name: file for file in files})
-        remember(source, listing)
+        cache_listing(source, listing)
     return listing
 
 
-def remember(source: FetchSource, listing: Listing) -> None:
-    """Leaves the listing in the cache, in the places and the form that huggingface_hub keeps its own in."""
+def cache_listing(source: FetchSource, listing: Listing) -> None:
+    """Write the listing to the cache, at the path and in the format of huggingface_hub's own listings."""
     if source.revision != listing.commit:
         write_text(repo_cache(source) / "refs" / source.revision, listing.commit)
     path = repo_cache(source) / "trees" / f"{listing.commit}.json"
@@ -68,7 +69,8 @@ def remember(source: FetchSource, listing: Listing) -> None:
         write_json(path, {"format_version": 1, "files": files})
 
 
-def remembered_listing(source: FetchSource) -> Listing | None:
+def cached_listing(source: FetchSource) -> Listing | None:
+    """The listing in the cache; where there is none, the files of the snapshot in the cache; None without any."""
     from huggingface_hub import get_cached_repo_tree, resolve_revision
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, RevisionResolutionError
 
@@ -88,12 +90,13 @@ def remembered_listing(source: FetchSource) -> Listing | None:
 
 
 def snapshot_item(path: Path, name: str) -> Item:
-    """A file of a snapshot in the cache, whose link leads to a blob named by its digest."""
+    """A file of a snapshot in the cache: a link to a blob, whose name is its digest."""
     blob = path.resolve().name
     return Item(name, path.stat().st_size, blob if len(blob) == 64 else None, blob if len(blob) == 40 else None)
 
 
 def repo_cache(source: FetchSource) -> Path:
+    """The folder of a repository in huggingface_hub's cache."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -101,11 +104,11 @@ def repo_cache(source: FetchSource) -> Path:
 
 
 def cached(role: Role, item: Item) -> Path | None:
-    """The item in the cache; where only its content is there, as part of another commit, the blob."""
+    """The path of the item in the cache: in the snapshot, or the blob if another commit has the same content."""
     snapshot = snapshot_path(role, item)
     blob = repo_cache(role.source) / "blobs" / str(item.etag)
-    there = [snapshot, blob] if role.listing.online else [snapshot]
-    return next((path for path in there if path.is_file() and path.stat().st_size == item.size), None)
+    candidates = [snapshot, blob] if role.listing.online else [snapshot]
+    return next((path for path in candidates if path.is_file() and path.stat().st_size == item.size), None)
 
 
 def snapshot_path(role: Role, item: Item) -> Path:
@@ -113,5 +116,5 @@ def snapshot_path(role: Role, item: Item) -> Path:
 
 
 def partial_file(role: Role, item: Item) -> Path:
-    """Where a download gathers; `hf cache prune` knows the ending and removes what was left behind."""
+    """The file that a download is written to; `hf cache prune` deletes abandoned files with this suffix."""
     return repo_cache(role.source) / "blobs" / f"{item.etag}.fetch.incomplete"

@@ -1,7 +1,7 @@
-"""Files on this machine: what a local folder holds, and digests.
+"""Files on this machine: the files of a local folder, and digests.
 
-A local folder of pictures is one entry, whose digest is over its files' names, sizes and modification times: reading
-half a million pictures would take longer than the stages that use them.
+A local folder of pictures is one item, with a digest of its files' names, sizes and modification times: hashing half a
+million pictures would take longer than the stages that use them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ SLOW_TO_HASH = 200_000_000  # bytes from which hashing shows its progress
 
 
 def local_items(role: Role) -> list[Item]:
+    """The files and folders in a local folder that the role's `files` match. Raises InputError."""
     folder = Path(role.source.repo).expanduser()
 
     def find(pattern: str) -> list[str]:
@@ -28,16 +29,14 @@ def local_items(role: Role) -> list[Item]:
             return [name]
         return sorted(name for name in glob.glob(pattern, root_dir=folder, recursive=True) if (folder / name).is_file())
 
-    def beside() -> list[str]:
-        return os.listdir(folder)
-
     try:
-        return [local_item(folder / name, name) for name in choose(role, find, beside)]
+        return [local_item(folder / name, name) for name in choose(role, find, lambda: os.listdir(folder))]
     except OSError as error:
         raise InputError(f"{role.param}: {error.filename} cannot be read: {error.strerror}") from None
 
 
 def local_item(path: Path, name: str) -> Item:
+    """The item for a file, or for a folder with everything in it."""
     if not path.is_dir():
         return Item(name, path.stat().st_size, digests(path, name)[0])
     lines, size = [], 0
@@ -53,7 +52,7 @@ def local_item(path: Path, name: str) -> Item:
 
 
 def digests(path: Path, name: str, git: bool = False) -> tuple[str, str]:
-    """SHA-256 of a file's bytes, and its git id where ``git``."""
+    """The SHA-256 of a file and, if ``git``, its git blob id; ``name`` is for the progress bar."""
     size = path.stat().st_size
     sha256, sha1 = hashlib.sha256(), hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
     bar = tqdm(total=size, unit="B", unit_scale=True, desc=f"check {name}", disable=size < SLOW_TO_HASH)

@@ -1,4 +1,4 @@
-"""What the stage says: its errors as sentences, sizes as people read them."""
+"""Error messages for failures of the Hub and the network; readable sizes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stages.fetch.roles import Role
 
 @contextmanager
 def hub_errors(role: Role) -> Iterator[None]:
-    """Errors of the Hub and of the network become InputErrors: which role, what is wrong, what to do."""
+    """Errors of the Hub and the network become InputErrors with the role's parameter, the fault and a remedy."""
     import httpx2
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -29,19 +29,19 @@ def hub_errors(role: Role) -> Iterator[None]:
         yield
         return
     except OfflineModeIsEnabled:
-        message = f"{source.repo} is not in the cache and HF_HUB_OFFLINE is set; unset it, or name a local folder"
+        message = f"{source.repo} is not in the cache and HF_HUB_OFFLINE is set; unset it, or give a local folder"
     except GatedRepoError:
         message = (
-            f"{source.repo} is open only to those who accept its terms: accept them at {endpoint()}/{source.repo}, "
+            f"access to {source.repo} is gated: accept its terms at {endpoint()}/{source.repo}, "
             "then log in with `hf auth login` or set HF_TOKEN"
         )
     except RepositoryNotFoundError:
         message = (
-            f"there is no folder '{source.repo}' here, and {endpoint()} has no {source.kind} '{source.repo}' that you "
-            "may read; check repo and kind, and for a private one log in with `hf auth login` or set HF_TOKEN"
+            f"there is no local folder '{source.repo}', and {endpoint()} has no {source.kind} '{source.repo}' that you "
+            "can access; check repo and kind; for a private one, log in with `hf auth login` or set HF_TOKEN"
         )
     except RevisionNotFoundError:
-        message = f"{source.repo} has no revision '{source.revision}'; name one of its branches, tags or commits"
+        message = f"{source.repo} has no revision '{source.revision}'; give one of its branches, tags or commits"
     except HfHubHTTPError as error:
         status = error.response.status_code
         advice = "check the token (HF_TOKEN, `hf auth login`)" if status in (401, 403) else "check repo and HF_ENDPOINT"
@@ -49,21 +49,23 @@ def hub_errors(role: Role) -> Iterator[None]:
             advice = "try again later"
         message = f"{endpoint()} answered {status} when asked for {source.repo}; {advice}"
     except HFValidationError:
-        message = f"'{source.repo}' is neither a folder on this machine nor an id on the Hub (owner/name)"
+        message = f"'{source.repo}' is neither a local folder nor an id on the Hub (owner/name)"
     except (httpx2.TransportError, httpx2.InvalidURL, LocalEntryNotFoundError):
         message = (
-            f"no connection to {endpoint()} for {source.repo}; check the network (HF_ENDPOINT names a mirror), "
-            "or name a local folder"
+            f"no connection to {endpoint()} for {source.repo}; check the network, set HF_ENDPOINT to a mirror, "
+            "or give a local folder"
         )
     except ValueError:
-        message = f"{endpoint()} does not answer as a Hub does; check HF_ENDPOINT and whether a log-in page is between"
+        message = (
+            f"{endpoint()} does not answer like a Hub; check HF_ENDPOINT, and whether the network has a login page"
+        )
     except OSError as error:
         message = f"{error.filename or source.repo}: {error.strerror or error}"
     raise InputError(f"{role.param}: {message}") from None
 
 
 def endpoint() -> str:
-    """The Hub's address without what must not be printed: a mirror's may hold a password."""
+    """The Hub's address without user name and password, which a mirror's address may contain."""
     from huggingface_hub import constants
 
     parts = urlsplit(constants.ENDPOINT)
