@@ -1,7 +1,8 @@
-"""Stage report: one static page, a metrics file per checkpoint, and what stands behind `dvc plots`.
+"""Stage report: the page, a metrics file per checkpoint, the tables and pictures of `dvc plots`, and the page of times.
 
-in: params, reports/loss, reports/evaluation, data/sft/*/summary.json, data/prepared/fixed-00000.parquet
-out: reports/index.html, metrics/*.json, reports/loss.csv, reports/checkpoints.csv, reports/scenes/*.svg
+in: params, reports/loss, reports/evaluation, reports/time, data/sft/*/summary.json, data/prepared/fixed-00000.parquet
+out: reports/index.html, metrics/*.json, reports/loss.csv, reports/checkpoints.csv, reports/scenes/*.svg;
+reports/times.html, which is no output of DVC
 """
 
 from __future__ import annotations
@@ -11,20 +12,14 @@ from pathlib import Path
 from stages.common.config.params import load_params
 from stages.common.core.files import atomic_directory, write_json, write_text
 from stages.common.core.stage import run_stage
-from stages.report.load_run import (
-    LOSS_COLUMNS,
-    METRIC_COLUMNS,
-    REPORTS,
-    csv_text,
-    load_run,
-    loss_table,
-    metric_table,
-    metric_values,
-)
+from stages.report.load_run import REPORTS, load_run
 from stages.report.page import render_page
 from stages.report.scene_plots import scene_plots
+from stages.report.tables import LOSS_COLUMNS, METRIC_COLUMNS, csv_text, loss_table, metric_table, metric_values
+from stages.report.timeline import load_times
+from stages.report.times_page import render_times_page
 
-METRICS = Path("metrics")  # not in reports/: the path takes up room in the table of `dvc metrics show`
+METRICS = Path("metrics")  # not in reports/: a short path leaves more columns for `dvc metrics show`
 
 
 def metrics_file(checkpoint: str) -> str:
@@ -33,7 +28,8 @@ def metrics_file(checkpoint: str) -> str:
 
 
 def main() -> None:
-    run = load_run(load_params())
+    params = load_params()
+    run = load_run(params)
     write_text(REPORTS / "index.html", render_page(run))
     with atomic_directory(METRICS) as folder:
         for name, values in metric_values(run).items():
@@ -41,9 +37,11 @@ def main() -> None:
     write_text(REPORTS / "loss.csv", csv_text(LOSS_COLUMNS, loss_table(run)))
     write_text(REPORTS / "checkpoints.csv", csv_text(METRIC_COLUMNS, metric_table(run)))
     with atomic_directory(REPORTS / "scenes") as folder:
-        for name, drawn in scene_plots(run).items():
-            write_text(folder / name, drawn)
+        for name, drawing in scene_plots(run).items():
+            write_text(folder / name, drawing)
+    write_text(REPORTS / "times.html", render_times_page(load_times(params)))
     print(f"report on {len(run.checkpoints)} checkpoints and {len(run.pictures)} scenes: {REPORTS / 'index.html'}")
+    print(f"times of the stages: {REPORTS / 'times.html'}")
 
 
 if __name__ == "__main__":

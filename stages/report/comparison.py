@@ -1,13 +1,17 @@
-"""Does the curriculum reduce hallucination at equal budget? Each control arm against the end of its curriculum."""
+"""Curriculum and control in this run: each control arm compared with the end of its curriculum.
+
+A single run cannot answer whether a curriculum reduces hallucination; every sentence here is about this run alone.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stages.report.figures import Relation, figure, relation
-from stages.report.load_run import PRETRAIN, Checkpoint, Interval, Run, difference
-from stages.report.metric_specs import DECIDING, LENGTH, Metric
+from stages.report.figures import Relation, difference, figure, format_change, relation
+from stages.report.load_run import PRETRAIN, Checkpoint, Run
+from stages.report.metric_specs import DECIDING, LENGTH, PHOTOGRAPHS, Metric
+from stages.report.records import Interval
 
 _EQUAL_BUDGETS = 0.01  # budgets that differ by less than this share count as equal
 
@@ -34,22 +38,34 @@ class DecidingFigure(NamedTuple):
         return relation(self.change)
 
     @property
-    def verdict(self) -> str:
+    def result(self) -> str:
         if self.relation == "unclear":
             return "no clear difference"
         if self.relation == "undefined":
-            return "cannot be compared: a figure or its interval is undefined"
+            return "undefined"
         return f"{self.relation} with the curriculum"
 
     @property
-    def good(self) -> bool | None:
-        """Whether the curriculum did better; None where that is open."""
+    def title(self) -> str:
+        """Without the group that the metric belongs to."""
+        title = self.metric.title.removeprefix(PHOTOGRAPHS)
+        return title[0].upper() + title[1:]
+
+    @property
+    def change_text(self) -> str:
+        """+2.0 points [+0.2, +3.8]"""
+        value, _, ends = format_change(self.metric, self.change).partition(" ")
+        return f"{value} {'points' if self.metric.unit == '%' else self.metric.unit} {ends}".strip()
+
+    @property
+    def better(self) -> bool | None:
+        """Whether the curriculum is better; None if there is no clear difference."""
         return None if self.relation in ("unclear", "undefined") else self.relation == self.metric.better
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``figures``: the first one is the share of what is named that is hallucinated."""
+    """``figures``: CHAIR-i comes first."""
 
     curriculum: Arm
     control: Arm
@@ -62,23 +78,23 @@ class Comparison:
 
     @property
     def headline(self) -> str:
-        hallucinated = self.figures[0]
-        if hallucinated.relation == "undefined":
-            return "Open: a figure or its interval is undefined"
-        if hallucinated.relation == "unclear":
-            return "No clear difference in this run"
-        outcome = f"{'fewer' if hallucinated.good else 'more'} of the objects named are hallucinated"
+        first = self.figures[0]
+        if first.relation == "undefined":
+            return "Cannot be compared in this run: a figure or its interval is undefined"
+        if first.relation == "unclear":
+            return f"No clear difference in this run: {first.change_text}"
+        outcome = f"{first.title} is {first.relation} with the curriculum: {first.change_text}"
         if self.budget_gap > _EQUAL_BUDGETS:
-            return f"Open, as the budgets are unequal: {outcome}"
-        return f"{'Yes' if hallucinated.good else 'No'}, in this run: {outcome}"
+            return f"In this run, with unequal budgets, {outcome}"
+        return f"In this run, {outcome}"
 
     @property
-    def aside(self) -> str:
-        """What else the curriculum changes: who names less has fewer chances to invent."""
+    def recall_sentence(self) -> str:
+        """Recall, which belongs beside CHAIR-i: a text that names fewer objects has fewer chances of an error."""
         recall = next((item for item in self.figures if item.metric.key.endswith("recall")), None)
-        if recall is None or recall.good is None:
+        if recall is None or recall.better is None:
             return ""
-        return f"With the curriculum, {'more' if recall.good else 'fewer'} of the objects in the picture are named."
+        return f"{recall.title} is {recall.relation} with the curriculum: {recall.change_text}."
 
     @property
     def budget(self) -> str:
@@ -89,14 +105,14 @@ class Comparison:
 
     @property
     def lengths(self) -> tuple[str, str] | None:
-        """Mean characters of both arms' texts."""
-        key = self.figures[0].metric.key.replace("chair_i", LENGTH.key)  # of the same texts
+        """Mean characters of the texts of both arms."""
+        key = self.figures[0].metric.key.replace("chair_i", LENGTH.key)  # long descriptions, or photographs
         both = [figure(arm.checkpoint, key).value for arm in (self.curriculum, self.control)]
         return None if None in both else tuple(LENGTH.show(length) for length in both)
 
 
 def comparisons(run: Run) -> list[Comparison]:
-    """Each control arm against the end of its curriculum, by the deciding figures that the run has."""
+    """Each control arm and the end of its curriculum, by the deciding figures that the run has."""
     deciding = [metric for metric in DECIDING if _reported(run, metric.key)]
     found = []
     for phases in run.params.sft.comparisons if deciding else ():

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-_START = 0.1  # of a run: warm-up and first fall, which say nothing about what is usual inside an epoch
-_MIN_PLACES = 8  # inside epochs, to tell what is usual
-_WINDOW = 0.1  # of an epoch's points, on each side of a boundary
-_MIN_WINDOW, _MAX_WINDOW = 2, 25
+_START = 0.1  # share of a run that is left out: warm-up and the first fall are not typical of an epoch
+_MIN_POSITIONS = 8  # inside epochs, fewer do not show what is typical
+_WINDOW = 0.1  # share of an epoch's points on each side of a boundary
+_MIN_WINDOW, _MAX_WINDOW = 2, 25  # points
 _ROUNDING = 1e-4  # of epochs in a log
 
 
@@ -28,51 +28,54 @@ class LossRow(NamedTuple):
 
 
 class Jump(NamedTuple):
-    """Where ``epoch`` ends. ``size``: mean loss of the first ``window`` points of the next epoch minus that of the
-    last ones of this. ``usual``, ``noise``: mean and standard deviation of the same difference at ``places`` inside
-    epochs; ``share``: of those places, the part with a difference at least as large. ``drift``: mean loss of the
-    last ``window`` points of the next epoch minus that of its first ones."""
+    """The change of the loss at the end of ``epoch``.
+
+    ``size``: mean loss of the first ``window`` points of the next epoch minus that of the last ones of this epoch.
+    ``typical``, ``typical_sd``: mean and standard deviation of the same difference at ``positions`` inside epochs.
+    ``share``: the share of these positions with a difference at least as large.
+    ``drift``: mean loss of the last ``window`` points of the next epoch minus that of its first ones.
+    """
 
     epoch: int
     size: float
-    noise: float
-    usual: float
-    places: int
+    typical: float
+    typical_sd: float
+    positions: int
     share: float
     window: int
     drift: float
 
 
 class LossDiagnostics(NamedTuple):
-    """Of one training run. ``shuffle``: whether it drew a new order of samples each epoch."""
+    """Of one training run. ``shuffle``: whether each epoch had a new order of samples."""
 
     jumps: tuple[Jump, ...]
     shuffle: bool
 
 
 def jumps(rows: Sequence[LossRow]) -> list[Jump]:
-    """The change of the loss at every place where an epoch ends, beside the same change at places inside epochs.
+    """The change of the loss at the end of each epoch but the last, and the same change at positions inside epochs.
 
     A placebo test: windows of the same width are moved along the log, without its first tenth, and never across a
-    boundary. Empty where the log has too few points for it. A row that takes part in two epochs belongs to none.
+    boundary. Empty if the log has too few points. A row whose steps belong to two epochs is left out.
     """
     epochs = max((round(row.epoch) for row in rows), default=0)
     if epochs < 2:
         return []
     starts = [0.0, *(row.epoch for row in rows[:-1])]
-    whole = [
+    inside_epochs = [
         [row for row, start in zip(rows, starts, strict=True) if _within(start, row.epoch, epoch)]
         for epoch in range(epochs)
     ]
-    window = int(np.clip(_WINDOW * min(map(len, whole)), _MIN_WINDOW, _MAX_WINDOW))
-    losses = [np.array([row.loss for row in part]) for part in whole]
-    settled = [np.array([row.loss for row in part if row.epoch > _START * epochs]) for part in whole]
+    window = int(np.clip(_WINDOW * min(map(len, inside_epochs)), _MIN_WINDOW, _MAX_WINDOW))
+    losses = [np.array([row.loss for row in part]) for part in inside_epochs]
+    settled = [np.array([row.loss for row in part if row.epoch > _START * epochs]) for part in inside_epochs]
     inside = [
         part[at : at + window].mean() - part[at - window : at].mean()
         for part in settled
         for at in range(window, len(part) - window + 1)
     ]
-    if min(map(len, losses)) < window or len(inside) < _MIN_PLACES:
+    if min(map(len, losses)) < window or len(inside) < _MIN_POSITIONS:
         return []
     found = []
     for epoch, (before, after) in enumerate(itertools.pairwise(losses), start=1):
@@ -82,9 +85,9 @@ def jumps(rows: Sequence[LossRow]) -> list[Jump]:
             Jump(
                 epoch=epoch,
                 size=float(size),
-                noise=float(np.std(inside, ddof=1)),
-                usual=float(np.mean(inside)),
-                places=len(inside),
+                typical=float(np.mean(inside)),
+                typical_sd=float(np.std(inside, ddof=1)),
+                positions=len(inside),
                 share=float(np.mean(np.array(inside) >= size)),
                 window=window,
                 drift=float(ends - begins),
@@ -94,5 +97,5 @@ def jumps(rows: Sequence[LossRow]) -> list[Jump]:
 
 
 def _within(start: float, end: float, epoch: int) -> bool:
-    """Whether a row's steps, from ``start`` to ``end`` in epochs, all belong to ``epoch``, counted from 0."""
+    """Whether all steps of a row, from ``start`` to ``end`` in epochs, belong to ``epoch``, counted from 0."""
     return start >= epoch - _ROUNDING and end <= epoch + 1 + _ROUNDING

@@ -1,4 +1,4 @@
-"""What each figure is called on the page and how to read it."""
+"""The title of each metric on the page, its unit and direction, and how to read it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple
 Better = Literal["lower", "higher", "neither"]
 CAPTION_PREFIX = "caption_"  # of a figure measured on the short prompt
 MINUS = "−"
+PHOTOGRAPHS = "Photographs, "  # start of the titles of figures of photographs
 
 
 class Metric(NamedTuple):
-    """``unit`` %: a share of one, in percent. ``target``: a value to compare with, where it is neither 0 nor 1."""
+    """``unit`` %: a share, shown in percent. ``target``: a value to compare with that is neither 0 nor 1."""
 
     key: str
     title: str
@@ -29,16 +30,16 @@ class Metric(NamedTuple):
         return 100.0 if self.unit == "%" else 1.0
 
     def show(self, value: float | None) -> str:
-        """8.1 for a share of 0.081; 92.4 for 92.41 characters; 2.345 nats; a dash where the figure is undefined."""
+        """8.1 for a share of 0.081; 92.4 for 92.41 characters; a dash if the figure is undefined."""
         return "–" if value is None else signed(self.scale * value, self.decimals).removeprefix("+")
 
     def change(self, value: float | None) -> str:
-        """As ``show``, with a sign."""
+        """Like ``show``, with a sign."""
         return "–" if value is None else signed(self.scale * value, self.decimals)
 
 
 def signed(value: float, decimals: int) -> str:
-    """+0.5, −0.5, and 0.0 for what rounds to it."""
+    """+0.5, −0.5, and 0.0 for a value that rounds to zero."""
     text = f"{value:+.{decimals}f}"
     return text[1:] if not float(text) else text.replace("-", MINUS)
 
@@ -46,7 +47,17 @@ def signed(value: float, decimals: int) -> str:
 TEXT_METRICS = (
     Metric("chair_i", "CHAIR-i", "lower", "Of all objects mentioned, the share that is not in the picture."),
     Metric(
-        "chair_s", "CHAIR-s", "lower", "Share of texts that mention at least one object that is not in the picture."
+        "misnamed",
+        "Misnamed",
+        "lower",
+        "Part of CHAIR-i: the stated place or colour fits an object of the picture that is not named otherwise.",
+    ),
+    Metric("hallucinated", "Hallucinated", "lower", "Part of CHAIR-i: all other mentions of absent objects."),
+    Metric(
+        "chair_s",
+        "CHAIR-s",
+        "lower",
+        "Of the texts that mention an object, the share that mentions one that is not in the picture.",
     ),
     Metric(
         "precision", "Precision", "higher", "Of the kinds of object named in a text, the share that is in the picture."
@@ -60,64 +71,79 @@ TEXT_METRICS = (
         "Mean characters of a text. Compare other figures at similar length.",
         unit="characters",
     ),
-    Metric("repetition", "Repetition", "lower", "Share of the text that repeats what it has said before."),
+    Metric("repetition", "Repetition", "lower", "Share of the text that repeats earlier parts of it."),
 )
 CLAIM_METRICS = (
-    Metric("colour_accuracy", "Colour", "higher", "Of the objects rightly named with a colour, that colour is right."),
+    Metric(
+        "colour_accuracy",
+        "Colour",
+        "higher",
+        "Of the colours stated of objects in the picture, the share that is right.",
+    ),
     Metric(
         "colour_accuracy_held_out",
         "Colour, unseen pairs",
         "higher",
-        "The same for pairs of kind and colour never trained on.",
+        "The same for pairs of kind and colour that are not in the training data.",
     ),
-    Metric("count_accuracy", "Count", "higher", "Of the numbers stated of objects that are there, the share right."),
-    Metric("position_accuracy", "Position", "higher", "Of the places in the picture stated of them, the share right."),
-    Metric("relation_accuracy", "Relation", "higher", "Of the relations stated between them, the share right."),
+    Metric(
+        "count_accuracy", "Count", "higher", "Of the numbers stated of objects in the picture, the share that is right."
+    ),
+    Metric(
+        "position_accuracy",
+        "Position",
+        "higher",
+        "Of the positions stated of objects in the picture, the share that is right.",
+    ),
+    Metric(
+        "relation_accuracy",
+        "Relation",
+        "higher",
+        "Of the relations stated between objects in the picture, the share that is right.",
+    ),
 )
 PRIOR_METRICS = (
     Metric(
         "hallucinated_at_home",
-        "Invented, of this background",
+        "Wrong mentions that fit the background",
         "neither",
-        "Of the hallucinated mentions, the share whose kind favours the background of the scene.",
+        "Of the mentions of absent objects, the share whose kind usually goes with the background of the scene.",
     ),
     Metric(
         "hallucinated_at_home_expected",
-        "The same, if drawn by frequency",
+        "Expected from frequency",
         "neither",
-        "That share if hallucinated objects were drawn by how often training shows them, whatever the background.",
+        "The same share if kinds were mentioned as often as they occur in training, on any background.",
     ),
 )
 OVERLAP_METRICS = (
-    Metric("bleu", "BLEU", "higher", "Against the reference texts, characters as tokens."),
-    Metric("chrf", "chrF", "higher", "F-score of character n-grams against the reference texts."),
-    Metric("cider", "CIDEr", "higher", "n-grams weighted by how rare they are, 0 to 10.", unit="", decimals=2),
+    Metric(
+        "bleu", "BLEU", "higher", "Corpus BLEU against the reference texts, Chinese characters as tokens (sacrebleu)."
+    ),
+    Metric("chrf", "chrF", "higher", "F-score of character n-grams against the reference texts (sacrebleu)."),
     Metric("distinct_1", "Distinct-1", "neither", "Different characters, of all characters of all texts."),
     Metric("distinct_2", "Distinct-2", "neither", "Different pairs of characters, of all pairs."),
 )
 QUESTION_METRICS = (
     Metric(
-        "pope_accuracy", "POPE accuracy", "higher", "Yes/no questions about objects, answered right; a guess gets 50 %."
+        "pope_accuracy",
+        "POPE accuracy",
+        "higher",
+        "Share of yes/no questions about objects that are answered correctly; chance is 50 %.",
     ),
     Metric("pope_f1", "POPE F1", "higher", "Harmonic mean of precision and recall of yes."),
     Metric(
         "pope_yes_ratio",
         "POPE yes-ratio",
         "neither",
-        "Of the answers that say yes or no, the share that says yes; right for half of them.",
+        "Share of yes among the answers yes and no; yes is correct for half of the questions.",
         target=0.5,
     ),
-    Metric("pope_invalid", "POPE invalid", "lower", "Answers that say neither yes nor no."),
-    Metric(
-        "pope_likelihood_accuracy",
-        "POPE by likelihood",
-        "higher",
-        "Right when the likelier of 有 and 没有 counts as the answer.",
-    ),
+    Metric("pope_invalid", "POPE invalid", "lower", "Share of answers that are neither yes nor no."),
     *(
         Metric(f"pope_{kind}_{figure}", f"POPE {kind}, {title}", better, reading, target=target)
         for kind, reading in (
-            ("random", "The absent object is any."),
+            ("random", "The absent object is drawn at random."),
             ("popular", "The absent object is a frequent one."),
             ("adversarial", "The absent object usually goes with the background."),
         )
@@ -130,12 +156,20 @@ QUESTION_METRICS = (
 )
 POPE_KINDS = ("random", "popular", "adversarial")
 TOKEN_CLASSES = {"object": "object words", "colour": "colour words", "rest": "all other words"}
-GROUNDING_METRICS = (
+PICTURE_METRICS = (
+    Metric(
+        "two_alternative",
+        "Two-alternative accuracy",
+        "higher",
+        "Of the first mentions of kinds that are in the own picture and not in another one of the same background, the "
+        "share that has the lower loss with the own picture; chance is 50 %.",
+        target=0.5,
+    ),
     Metric(
         "swap_gap",
         "Image-swap gap",
         "higher",
-        "Loss of the reference text with another picture minus with its own; 0: the picture does not matter.",
+        "Loss of the reference text with another picture minus the loss with its own; 0: the picture has no effect.",
         unit="nats",
         decimals=2,
     ),
@@ -150,45 +184,66 @@ GROUNDING_METRICS = (
         )
         for key, words in TOKEN_CLASSES.items()
     ),
+    Metric(
+        "blind_gap",
+        "Blind gap",
+        "higher",
+        "Loss of the reference text with the mean features of the training pictures minus the loss with its picture.",
+        unit="nats",
+        decimals=2,
+    ),
+    Metric(
+        "blind_gap_object",
+        "Blind gap, object words",
+        "higher",
+        "The same on object words alone.",
+        unit="nats",
+        decimals=2,
+    ),
 )
 PROBE_METRICS = (
     Metric(
         "probe_auc",
-        "Probe of image tokens",
+        "Probe of the hidden state",
         "higher",
-        "Which objects are there, read off the projected image tokens by a linear probe: area under the ROC curve.",
+        "Which objects are present, by a linear probe of the decoder's hidden state at the last position of the "
+        "prompt: area under the ROC curve, mean over the layers.",
         unit="",
         target=0.5,
-        decimals=4,
-    ),
-    Metric(
-        "probe_vision_auc",
-        "Probe of the encoder",
-        "higher",
-        "The same off the frozen encoder's own features: what there is to be read.",
-        unit="",
-        target=0.5,
-        decimals=4,
+        decimals=3,
     ),
 )
 PHOTOGRAPH_METRICS = (
     Metric(
-        "photograph_chair_i", "Photographs, CHAIR-i", "lower", "Of all things mentioned, the share it does not show."
+        "photograph_chair_i",
+        "Photographs, CHAIR-i",
+        "lower",
+        "Of all things mentioned, the share that the photograph does not show.",
     ),
-    Metric("photograph_chair_s", "Photographs, CHAIR-s", "lower", "Share of texts that mention at least one of these."),
+    Metric(
+        "photograph_chair_s",
+        "Photographs, CHAIR-s",
+        "lower",
+        "Of the texts that mention a thing, the share that mentions one it does not show.",
+    ),
     Metric(
         "photograph_unsupported",
-        "Photographs, hallucinated",
+        "Photographs, unsupported",
         "lower",
         "Mentions of what the photograph does not show.",
         unit="a text",
         decimals=2,
     ),
-    Metric("photograph_recall", "Photographs, recall", "higher", "Of what the photograph shows, the share named."),
+    Metric(
+        "photograph_recall",
+        "Photographs, recall",
+        "higher",
+        "Of the things that the photograph shows, the share that the text names.",
+    ),
     *(
         Metric(f"photograph_subject_{aspect}", f"Photographs, {aspect}", "higher", reading)
         for aspect, reading in (
-            ("gender", "Of the texts that state the main subject's gender, the share that is right."),
+            ("gender", "Of the texts that state the gender of the main subject, the share that is right."),
             ("colour", "The same for its colour."),
             ("count", "The same for its number."),
         )
@@ -196,31 +251,29 @@ PHOTOGRAPH_METRICS = (
     Metric("photograph_length", "Photographs, length", "neither", "Mean characters of a text.", unit="characters"),
     Metric("photograph_repetition", "Photographs, repetition", "lower", "Share of the text that repeats itself."),
 )
-LOSS = Metric(
-    "loss", "Test loss", "lower", "Mean cross-entropy of a target token of the test rows.", "nats", decimals=3
-)
+LOSS = Metric("loss", "Test loss", "lower", "Mean cross-entropy per target token of the test rows.", "nats", decimals=3)
 
-_LONG = (LOSS, *TEXT_METRICS, *CLAIM_METRICS, *PRIOR_METRICS, *OVERLAP_METRICS, *GROUNDING_METRICS)
+_LONG = (LOSS, *TEXT_METRICS, *CLAIM_METRICS, *PRIOR_METRICS, *OVERLAP_METRICS, *PICTURE_METRICS)
 BY_KEY = {metric.key: metric for metric in (*_LONG, *PROBE_METRICS, *QUESTION_METRICS, *PHOTOGRAPH_METRICS)}
 LENGTH = BY_KEY["length"]
-# The figures that answer the page's question.
+# The figures by which curriculum and control are compared.
 DECIDING = tuple(BY_KEY[key] for key in ("chair_i", "precision", "recall", "photograph_chair_i", "photograph_recall"))
 
 
 class Named(NamedTuple):
-    """A row of the table: a metric under the name that it has in the metrics file."""
+    """A row of the table: a metric and its key in the metrics file."""
 
     key: str
     metric: Metric
 
 
 def grouped(keys: set[str]) -> list[tuple[str, list[Named]]]:
-    """All figures of a run, by group; unknown ones come last, by name."""
+    """All figures of a run, by group; unknown keys come last, in alphabetical order."""
     groups = [
-        ("Long descriptions", _LONG[: -len(GROUNDING_METRICS)]),
+        ("Long descriptions", _LONG[: -len(PICTURE_METRICS)]),
         ("Photographs", PHOTOGRAPH_METRICS),
         ("Yes/no questions", QUESTION_METRICS),
-        ("Grounding in the picture", (*GROUNDING_METRICS, *PROBE_METRICS)),
+        ("Use of the picture", (*PICTURE_METRICS, *PROBE_METRICS)),
     ]
     rows = [(title, [Named(metric.key, metric) for metric in metrics]) for title, metrics in groups]
     short = (*_LONG, *PHOTOGRAPH_METRICS)

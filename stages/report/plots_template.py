@@ -1,6 +1,6 @@
-"""Writes the HTML template of `dvc plots`, with Vega inside instead of a link to it.
+"""Writes the HTML template of `dvc plots` with the Vega libraries included.
 
-DVC's own template loads Vega from the network, so that offline its page stays blank. Usage:
+DVC's own template loads Vega from the network: offline, its page stays blank. Usage:
 
     python -m stages.report.plots_template .dvc/plots/offline.html
     dvc config plots.html_template plots/offline.html    # relative to .dvc
@@ -15,7 +15,7 @@ from stages.common.core.errors import InputError
 from stages.common.core.files import write_text
 from stages.common.core.stage import run_stage
 
-# DVC fills {plot_divs} and {refresh_tag}; where {scripts} is absent it adds no links of its own.
+# DVC fills {plot_divs} and {refresh_tag}; without {scripts} it adds no links of its own.
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -43,8 +43,8 @@ table { border-spacing: 15px; }
 
 
 def template() -> str:
-    """DVC's page with the Vega libraries that vl-convert carries."""
-    import vl_convert  # late: it starts a JavaScript engine
+    """DVC's page with the Vega libraries that are part of vl-convert."""
+    import vl_convert  # imported here because it starts a JavaScript engine
 
     bundle = vl_convert.javascript_bundle()
     # "</script" inside a script would end it; in a JavaScript string "<\/script" is the same text.

@@ -1,6 +1,6 @@
-"""`dvc plots` of the fixed pictures: an SVG per picture, with what every checkpoint says about it beneath.
+"""`dvc plots` of the fixed pictures: an SVG per picture, with the descriptions of every checkpoint below it.
 
-An SVG and not a bitmap: its Chinese is set by the browser that shows it, so that drawing needs no font.
+An SVG and not a bitmap: the browser that shows it has a font for Chinese, so that drawing needs none.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from html import escape
 
 from stages.report.load_run import Run
-from stages.report.page import AnswerView, SceneView, Segment, scene_view
+from stages.report.scene_views import AnswerView, SceneView, Segment, scene_view
 
 _WIDTH = 600  # pixels; two revisions stand side by side on a desktop
-_MARGIN, _SIDE = 16, 160  # around everything; of the picture
-_SIZE, _LINE, _GAP = 14, 22, 12  # of text; between its lines; between blocks
+_MARGIN, _SIDE = 16, 160  # pixels: around everything; of the picture
+_SIZE, _LINE, _GAP = 14, 22, 12  # pixels: of text; between its lines; between blocks
 _FONT = "system-ui, 'Segoe UI', Roboto, 'Noto Sans CJK SC', 'Microsoft YaHei', 'PingFang SC', sans-serif"
 _INK, _MUTED = "#1b1d22", "#626a76"
 _LOOK = {
     "plain": f'fill="{_INK}"',
     "right": 'fill="#17753a"',
-    "wrong": 'fill="#c3211c" font-weight="bold" text-decoration="underline"',
+    "misnamed": 'fill="#7b3fb0" font-weight="bold" text-decoration="underline"',
+    "hallucinated": 'fill="#c3211c" font-weight="bold" text-decoration="underline"',
     "colour": 'fill="#9a5b00" text-decoration="underline"',
 }
 _LATIN = 0.55  # width of a Latin character; a Chinese one has 1
@@ -28,8 +29,13 @@ _CLOSING = frozenset("，。、；：！？）》」』”’,.;:!?)")  # never 
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 Line = list[tuple[str, str]]  # (text, state of the segment that it belongs to)
-_KEY: Line = [("in the picture", "right"), ("   ", "plain"), ("hallucinated", "wrong"), ("   ", "plain")]
-_KEY += [("in another colour", "colour")]
+_LEGEND_TEXTS = {
+    "in the picture": "right",
+    "in another colour": "colour",
+    "misnamed": "misnamed",
+    "hallucinated": "hallucinated",
+}
+_LEGEND: Line = [part for text, state in _LEGEND_TEXTS.items() for part in ((text, state), ("   ", "plain"))]
 
 
 def scene_plots(run: Run) -> dict[str, str]:
@@ -49,14 +55,14 @@ def _svg(view: SceneView) -> str:
         f'<image x="{_MARGIN}" y="48" width="{_SIDE}" height="{_SIDE}" style="image-rendering: pixelated" '
         f'href="{view.image}"/>'
     )
-    truth = [view.background, *(f"{group.count} × {group.word} {group.colour} {group.kind}" for group in view.groups)]
-    for index, line in enumerate(truth):
+    content = [view.background, *(f"{group.count} × {group.word} {group.colour} {group.kind}" for group in view.groups)]
+    for index, line in enumerate(content):
         drawn.append(_text(_SIDE + 2 * _MARGIN, 64 + _LINE * index, line, f'fill="{_MUTED}"'))
-    y = 48 + max(_SIDE, _LINE * len(truth)) + _GAP
+    y = 48 + max(_SIDE, _LINE * len(content)) + _GAP
     described = next(task for task in view.tasks if task.task == "description")
     if any(_count(answer) for answer in described.answers):
         y += _LINE
-        drawn.append(_line(y, _KEY))
+        drawn.append(_line(y, _LEGEND))
         y += _GAP
     for answer in described.answers:
         y += _LINE
@@ -85,22 +91,23 @@ def _text(x: int, y: int, text: str, look: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """A model may write what XML cannot hold."""
+    """Escaped; characters that XML does not allow, which a model may write, are replaced."""
     return escape(_NOT_XML.sub("\ufffd", text))
 
 
 def _count(answer: AnswerView) -> str:
-    """The right-hand side of a checkpoint's heading: objects named that are there, hallucinated, and missed."""
+    """The right-hand side of a checkpoint's heading: numbers of mentions, and the missed objects."""
     states = [segment.state for segment in answer.segments]
-    there, hallucinated = states.count("right") + states.count("colour"), states.count("wrong")
-    if not (there or hallucinated or answer.missed):
+    present = states.count("right") + states.count("colour")
+    absent = {state: states.count(state) for state in ("misnamed", "hallucinated")}
+    if not (present or any(absent.values()) or answer.missed):
         return ""
-    missed = f" · misses {'、'.join(answer.missed)}" if answer.missed else ""
-    return f"{there} there · {hallucinated} hallucinated{missed}"
+    parts = [f"{present} in the picture", *(f"{number} {state}" for state, number in absent.items() if number)]
+    return " · ".join([*parts, *([f"missed: {'、'.join(answer.missed)}"] if answer.missed else [])])
 
 
 def wrapped(segments: Sequence[Segment], width: float) -> list[Line]:
-    """Lines of at most ``width`` em; closing punctuation may hang over."""
+    """Lines of at most ``width`` em; closing punctuation may exceed it."""
     lines: list[Line] = [[]]
     used = 0.0
     for segment in segments:

@@ -1,4 +1,4 @@
-"""A small run for the report: two scenes, a chain of two phases and a control, with figures made up for the test."""
+"""A small run for the report: two scenes, a chain of two phases and a control, with invented figures."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ PHASES = {
 }
 COUNTED = {"short": 1003, "long": 2001, "direct": 3004}
 RESAMPLES = 200
+PROVENANCE = {
+    "torch": "2.7.1",
+    "transformers": "4.55.0",
+    "processor": "Test CPU",
+    "precision": "fp32",
+    "compiled": False,
+    "processes": 1,
+}
 CHAIR_I = {"pretrain": 0.30, "sft-short": 0.20, "sft-long": 0.10, "sft-direct": 0.20}
 
 
@@ -42,7 +50,7 @@ def mention(answer: str, word: str, kind: str, **fields: Any) -> dict[str, Any]:
 
 
 class Inputs:
-    """The files that other stages would have written under ``root``; change one, then ask for the run."""
+    """The files of the other stages under ``root``; a test changes some of them and loads the run."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -103,8 +111,10 @@ class Inputs:
         figures: dict[str, tuple[float | None, float]],
         series: dict[str, list[dict[str, Any]]] | None = None,
     ) -> None:
-        """``figures``: value and half the width of its interval. Resamples of all checkpoints are alike in part, as
-        they are where the same scenes are drawn."""
+        """``figures``: value and half the width of its interval.
+
+        Resamples of the checkpoints are correlated, as they are if all draw the same scenes.
+        """
         intervals = {
             key: {"value": value, "low": value and value - spread, "high": value and value + spread}
             for key, (value, spread) in figures.items()
@@ -113,28 +123,33 @@ class Inputs:
         metrics |= {"intervals": intervals, "series": series or {}}
         self.write(f"reports/evaluation/{name}/metrics.json", json.dumps(metrics))
         common, own = np.random.default_rng(0), np.random.default_rng(list(name.encode()))
-        along = {
-            f"{along}/{place['at']}/{key}": (ends["value"], ends["value"] - ends["low"])
-            for along, places in (series or {}).items()
-            for place in places
-            for key, ends in place["intervals"].items()
+        of_series = {
+            f"{name}/{point['at']}/{key}": (ends["value"], ends["value"] - ends["low"])
+            for name, points in (series or {}).items()
+            for point in points
+            for key, ends in point["intervals"].items()
             if ends["low"] is not None
         }
         columns = {
             key: value
             + spread / 1.96 * (0.8 * common.standard_normal(RESAMPLES) + 0.6 * own.standard_normal(RESAMPLES))
-            for key, (value, spread) in (figures | along).items()
+            for key, (value, spread) in (figures | of_series).items()
             if value is not None
         }
         table = pa.table({key: column.astype(np.float32) for key, column in columns.items()})
         pq.write_table(table, self.root / f"reports/evaluation/{name}/resamples.parquet")
+
+    def write_provenance(self, name: str, training: dict[str, Any] | None, **answer: Any) -> None:
+        """``training``, ``answer``: what differs from the usual software and hardware."""
+        value = {"training": None if training is None else PROVENANCE | training, "answer": PROVENANCE | answer}
+        self.write(f"reports/evaluation/{name}/provenance.json", json.dumps(value))
 
     @staticmethod
     def answer(text: str, mentions: tuple[dict[str, Any], ...] = (), missed: tuple[str, ...] = ()) -> dict[str, Any]:
         return {"answer": text, "mentions": list(mentions), "missed": list(missed)}
 
     def write_answers(self, name: str, answers: dict[str, dict[str, Any]]) -> None:
-        """Descriptions and captions alike; a test scene and a yes/no question stand between, as in real files."""
+        """The same answers as descriptions and as captions, after a test scene and a yes/no question."""
         rest = {"split": "fixed", "prompt": "请描述。", "reference": "参考。"}
         rows: list[dict[str, Any]] = [
             {

@@ -1,4 +1,4 @@
-"""The page in a real browser: it fetches nothing, runs nothing that a model writes, and obeys mouse and keyboard."""
+"""The page in a real browser: no requests, no scripts in texts of a model, mouse and keyboard, and the layout."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stages.report.load_run import Run, load_run
@@ -25,30 +26,37 @@ PROMPTS = ("description", "caption")
 NAMES = ("pretrain", "sft-short", "sft-long", "sft-direct", EVIL_NAME)
 
 
-def place(at: str, value: float) -> dict:
+def point(at: str, value: float) -> dict:
     ends = {"value": value, "low": value - 0.02, "high": value + 0.02}
-    return {"at": at, "texts": 40, "intervals": {"chair_i": ends, "chair_i_here": ends, "recall": ends}}
+    return {"at": at, "texts": 40, "intervals": dict.fromkeys(("chair_i", "chair_i_here", "recall", "probe_auc"), ends)}
 
 
-def whole_run(inputs: Inputs) -> Run:
-    """All figures, a text that is markup, and names that are: a checkpoint's and a picture's."""
+def full_run(inputs: Inputs) -> Run:
+    """All figures; a text, the name of a checkpoint and the name of a picture are markup."""
     figures = {
         key: (value, 0.02)
         for key, value in (
             *(("chair_i", 0.2), ("precision", 0.8), ("recall", 0.7), ("caption_chair_i", 0.1), ("length", 90.0)),
-            *(("swap_gap_object", 1.2), ("probe_auc", 0.9), ("probe_vision_auc", 0.95), ("count_accuracy", 0.6)),
+            *(("misnamed", 0.05), ("hallucinated", 0.15), ("two_alternative", 0.8), ("count_accuracy", 0.6)),
+            *(("swap_gap_object", 1.2), ("swap_gap_colour", 0.6), ("blind_gap_object", 1.5), ("probe_auc", 0.9)),
             *(("hallucinated_at_home", 0.4), ("hallucinated_at_home_expected", 0.2), ("pope_accuracy", 0.7)),
         )
     }
     series = {
-        "sentence": [place("1", 0.1), place("2", 0.2)],
-        "frequency": [place(at, 0.1) for at in ("frequent", "middle", "rare")],
+        "sentence": [point("1", 0.1), point("2", 0.2)],
+        "frequency": [point(at, 0.1) for at in ("frequent", "middle", "rare")],
+        "layer": [point(str(layer), 0.5 + layer / 10) for layer in range(1, 5)],
     }
-    for name in ("pretrain", "sft-short", "sft-long", "sft-direct"):
-        inputs.write_metrics(name, figures, series)
-    text = f"有小狗和猫。{EVIL}" + "后面还有很多很多的话。" * 40
+    steps = np.arange(1, 61)
+    for index, name in enumerate(("pretrain", "sft-short", "sft-long", "sft-direct")):
+        changed = {key: (value + 0.05 * index, spread) for key, (value, spread) in figures.items()}
+        inputs.write_metrics(name, changed, series)
+        inputs.write_loss(name, 1.0 + np.exp(-steps / 10) + 0.02 * np.sin(steps), 6000)
+        inputs.write_provenance(name, {"processor": "Test GPU"} if name == "sft-long" else {})
+    text = f"有小狗和猫，还有鸟。{EVIL}" + "后面还有很多很多的话。" * 40
     wrong = mention(text, "猫", "cat", supported=False)
-    answers = {"小狗-dog": inputs.answer(text, (mention(text, "小狗", "dog"), wrong), ("ball",))}
+    misnamed = mention(text, "鸟", "bird", supported=False, misnamed=True)
+    answers = {"小狗-dog": inputs.answer(text, (mention(text, "小狗", "dog"), wrong, misnamed), ("ball",))}
     inputs.write_answers("sft-long", answers | {"cat": inputs.answer("一只猫。")})
     run = load_run(inputs.params, inputs.root)
     last = run.pictures[-1]
@@ -64,8 +72,8 @@ def whole_run(inputs: Inputs) -> Run:
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory) -> Path:
-    """In a folder of its own, under a name with a space: the page must not need its neighbours."""
-    run = whole_run(Inputs(tmp_path_factory.mktemp("inputs")))
+    """Alone in a folder whose name has a space: the page must not need other files."""
+    run = full_run(Inputs(tmp_path_factory.mktemp("inputs")))
     file = tmp_path_factory.mktemp("another folder") / "index.html"
     file.write_text(render_page(run), encoding="utf-8")
     return file
@@ -81,19 +89,19 @@ def browser() -> Iterator[sync_api.Browser]:
 
 @pytest.fixture
 def open_page(browser, page_file):
-    """Opens the page; fails the test for any message, dialog or request that the page has no business with."""
-    contexts, troubles = [], []
+    """Opens the page; any console message, dialog or request fails the test."""
+    contexts, problems = [], []
 
     def opened(width: int = 1280, fragment: str = "", **options) -> sync_api.Page:
         context = browser.new_context(viewport={"width": width, "height": 800}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: troubles.append(message.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
         page.on(
             "request",
-            lambda request: request.url.startswith(("data:", page_file.as_uri())) or troubles.append(request.url),
+            lambda request: request.url.startswith(("data:", page_file.as_uri())) or problems.append(request.url),
         )
         page.goto(page_file.as_uri() + fragment)
         return page
@@ -101,52 +109,52 @@ def open_page(browser, page_file):
     yield opened
     for context in contexts:
         context.close()
-    assert troubles == []
+    assert problems == []
 
 
 def shown(page: sync_api.Page, selector: str) -> int:
     return page.locator(selector).filter(visible=True).count()
 
 
-def test_what_is_written_stays_text(open_page):
+def test_markup_in_texts_is_shown_as_text(open_page):
     page = open_page()
     assert page.locator("script").count() == 1
     assert page.locator("[onerror], img[src=x]").count() == 0
-    assert page.locator(".said .text", has_text="<script>alert(1)</script>").count() == len(PROMPTS)
+    assert page.locator(".response .text", has_text="<script>alert(1)</script>").count() == len(PROMPTS)
     assert page.locator(".filter label", has_text="<script>alert(1)</script>").count() == 1
     assert page.locator(".scene h3", has_text="<script>alert(1)</script>").count() == 1
     page.locator(".scene a").last.click()
     sync_api.expect(page.locator("dialog")).to_have_attribute("aria-label", EVIL)
 
 
-def test_the_policy_stops_any_other_script(page_file, browser):
+def test_the_content_security_policy_blocks_other_scripts(page_file, browser):
     page = browser.new_page()
-    said = []
-    page.on("console", lambda message: said.append(message.text))
+    messages = []
+    page.on("console", lambda message: messages.append(message.text))
     file = page_file.with_name("changed.html")
     html = page_file.read_text(encoding="utf-8")
     file.write_text(html.replace("</main>", "<script>document.title = 'ran'</script></main>"), encoding="utf-8")
     page.goto(file.as_uri())
-    assert page.title() != "ran" and "Content Security Policy" in said[0]
+    assert page.title() != "ran" and "Content Security Policy" in messages[0]
     page.close()
 
 
-def test_a_checkpoint_is_hidden_everywhere_at_once(open_page):
+def test_a_filtered_checkpoint_is_hidden_everywhere(open_page):
     page = open_page()
-    everywhere = (".said", ".dots .line", "#table th", "#table td", ".legend li")
+    parts = (".response", ".dots .line", "#table th", "#table td", ".legend li")
     drawn = '#loss .wide :is([stroke="var(--c2)"], [fill="var(--c2)"])'
-    before = [shown(page, f'{part}[data-checkpoint="2"]') for part in everywhere]
+    before = [shown(page, f'{part}[data-checkpoint="2"]') for part in parts]
     assert min(before) > 0 and shown(page, drawn) > 0
     page.get_by_label("sft-long", exact=True).uncheck()
-    assert [shown(page, f'{part}[data-checkpoint="2"]') for part in everywhere] == [0] * len(everywhere)
+    assert [shown(page, f'{part}[data-checkpoint="2"]') for part in parts] == [0] * len(parts)
     assert shown(page, drawn) == 0 and shown(page, "#loss .wide .lane2_marks text") == 0
-    assert shown(page, '.said[data-checkpoint="1"]') > 0
+    assert shown(page, '.response[data-checkpoint="1"]') > 0
     assert page.locator(".filter output").inner_text() == "4 of 5 shown"
     page.get_by_label("sft-long", exact=True).check()
-    assert [shown(page, f'{part}[data-checkpoint="2"]') for part in everywhere] == before
+    assert [shown(page, f'{part}[data-checkpoint="2"]') for part in parts] == before
 
 
-def test_all_and_none_by_keyboard(open_page):
+def test_the_filter_by_keyboard(open_page):
     page = open_page()
     page.locator("#show-0").focus()
     page.keyboard.press("Space")
@@ -157,25 +165,25 @@ def test_all_and_none_by_keyboard(open_page):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.locator(".filter output").inner_text() == "0 of 5 shown"
-    assert shown(page, ".said") == 0
+    assert shown(page, ".response") == 0
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     assert page.locator(".filter output").inner_text() == "5 of 5 shown"
-    assert shown(page, ".said") == 2 * len(NAMES)
+    assert shown(page, ".response") == 2 * len(NAMES)
 
 
-def test_a_scene_opens_with_all_its_texts_whatever_is_filtered(open_page):
+def test_an_opened_scene_has_all_its_texts(open_page):
     page = open_page()
     page.get_by_label("sft-long", exact=True).uncheck()
     page.locator(".scene a").first.click()
     dialog = page.locator("dialog")
     sync_api.expect(dialog.locator(".count")).to_have_text("1 of 2")
-    assert shown(page, "dialog .said") == len(PROMPTS) * len(NAMES)
-    text = dialog.locator('.said[data-checkpoint="2"] .text').first
-    assert text.inner_text().count("很多很多") == 40  # whole, however long
+    assert shown(page, "dialog .response") == len(PROMPTS) * len(NAMES)
+    text = dialog.locator('.response[data-checkpoint="2"] .text').first
+    assert text.inner_text().count("很多很多") == 40  # not shortened
     assert text.evaluate("element => element.scrollHeight <= element.clientHeight + 1")
     assert dialog.locator('[data-checkpoint="2"] mark.right').first.inner_text() == "小狗"
-    assert dialog.locator('[data-checkpoint="2"] mark.wrong').first.inner_text() == "猫✗"
+    assert dialog.locator('[data-checkpoint="2"] mark.hallucinated').first.inner_text() == "猫✗"
     assert "missed" in dialog.locator('[data-checkpoint="2"] .notes .missed').first.inner_text()
 
 
@@ -185,7 +193,7 @@ def test_scenes_by_keyboard(open_page):
     page.keyboard.press("Enter")
     dialog = page.locator("dialog")
     dialog.wait_for()
-    for _ in range(9):  # the browser keeps the focus inside
+    for _ in range(9):  # the focus stays inside the dialog
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
     for key, count in (("ArrowRight", "2 of 2"), ("ArrowRight", "1 of 2"), ("ArrowLeft", "2 of 2")):
@@ -211,9 +219,32 @@ def test_a_scene_has_an_address(open_page):
     dialog.wait_for(state="hidden")
 
 
+# Elements whose content is wider than they are; only texts that may be shortened or scrolled are allowed.
+CUT = """() => [...document.querySelectorAll('main *, header *, .top *')].filter((element) => {
+  if (!element.checkVisibility() || element.closest('svg') || element.matches('.visually-hidden, input')) return false;
+  const { overflowX } = getComputedStyle(element);
+  const allowed = element.matches('.answers, #table .scroll') || element.closest('.row-name, .text');
+  return element.scrollWidth > element.clientWidth + 1 && overflowX !== 'visible' && !allowed;
+}).map((element) => `${element.tagName}.${element.className}: ${element.textContent.trim().slice(0, 40)}`)"""
+# Parts of a card outside its borders.
+OUTSIDE = """() => [...document.querySelectorAll('main .card *')].filter((element) => {
+  if (!element.checkVisibility() || element.closest('svg, .answers, #table .scroll, .visually-hidden')) return false;
+  const card = element.closest('.card').getBoundingClientRect(), own = element.getBoundingClientRect();
+  return own.width && (own.right > card.right + 1 || own.left < card.left - 1);
+}).map((element) => `${element.tagName}.${element.className}: ${element.textContent.trim().slice(0, 40)}`)"""
+
+
+@pytest.mark.parametrize("width", [768, 1061, 1200, 1600])
+def test_nothing_is_cut_or_outside_its_card(open_page, width):
+    page = open_page(width)
+    assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    assert page.evaluate(CUT) == []
+    assert page.evaluate(OUTSIDE) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 820])
-def test_no_screen_is_too_narrow(open_page, width, scheme):
+def test_the_page_fits_narrow_screens(open_page, width, scheme):
     page = open_page(width, color_scheme=scheme)
     wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
     assert not page.evaluate(wide)
@@ -229,19 +260,19 @@ def test_no_screen_is_too_narrow(open_page, width, scheme):
     assert (ink < paper) == (scheme == "light")
 
 
-def test_without_scripts_all_is_there(open_page):
+def test_without_scripts_everything_is_shown(open_page):
     page = open_page(java_script_enabled=False)
-    assert shown(page, ".said") == 2 * len(NAMES)
+    assert shown(page, ".response") == 2 * len(NAMES)
     assert shown(page, ".scripted-only") == 0
-    page.locator("#show-2").uncheck()  # the filter itself needs none
-    assert shown(page, '.said[data-checkpoint="2"]') == 0
+    page.locator("#show-2").uncheck()  # the filter needs no script
+    assert shown(page, '.response[data-checkpoint="2"]') == 0
 
 
-def test_paper_has_the_whole_text_and_no_controls(open_page):
+def test_a_printed_page_has_the_full_texts_and_no_controls(open_page):
     page = open_page()
     page.emulate_media(media="print")
     assert shown(page, ".top") == shown(page, ".segmented") == shown(page, "dialog") == 0
-    long = page.locator('.said[data-checkpoint="2"] .text').first
+    long = page.locator('.response[data-checkpoint="2"] .text').first
     assert long.evaluate("element => element.scrollHeight <= element.clientHeight + 1")
     closed = page.locator("#table details:not([open]) td").first
     assert closed.evaluate("element => element.checkVisibility({contentVisibilityAuto: true})")

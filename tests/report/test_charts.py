@@ -1,4 +1,4 @@
-"""Charts: smoothing keeps the jump between epochs, lanes don't overlap, figures stand at their places on a scale."""
+"""Charts: smoothing keeps the jump between epochs, lanes do not overlap, marks are at their positions on the scale."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from stages.report.charts import dots, loss_chart, nice_ticks, palette, place_in_lanes, series_chart, smoothed
-from stages.report.load_run import UNDEFINED, Interval, LossRow, load_run
+from stages.report.charts.dot_chart import dot_chart, nice_ticks
+from stages.report.charts.line_chart import line_chart
+from stages.report.charts.loss_chart import assign_lanes, loss_chart, smoothed
+from stages.report.charts.palette import palette
+from stages.report.load_run import load_run
+from stages.report.loss_diagnostics import LossRow
 from stages.report.metric_specs import BY_KEY
+from stages.report.records import UNDEFINED, Interval
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,61 +29,61 @@ def test_smoothing_is_a_mean_of_neighbours():
     assert smoothed(rows) == [1.5, 2.0, 3.0, 4.0, 4.5]
 
 
-def test_a_branch_gets_a_lane_of_its_own():
+def test_overlapping_runs_are_in_different_lanes():
     spans = {"pretrain": (0, 10), "short": (10, 20), "long": (20, 40), "direct": (10, 40), "other": (10, 15)}
-    assert place_in_lanes(spans) == {"pretrain": 0, "short": 0, "long": 0, "direct": 1, "other": 2}
+    assert assign_lanes(spans) == {"pretrain": 0, "short": 0, "long": 0, "direct": 1, "other": 2}
 
 
-def test_every_checkpoint_has_a_colour_of_its_own(inputs):
+def test_all_checkpoints_have_different_colours(inputs):
     colours = palette(inputs.params, inputs.params.checkpoints)
     assert list(colours) == ["pretrain", "sft-short", "sft-long", "sft-direct"]
     assert len({colour.light for colour in colours.values()}) == len({colour.dark for colour in colours.values()}) == 4
 
 
-def test_a_phase_beside_curriculum_and_control_has_no_colour_of_theirs(inputs):
+def test_a_phase_outside_curriculum_and_control_has_another_colour(inputs):
     inputs.raw["sft"]["phases"]["unshuffled"] = inputs.raw["sft"]["phases"]["short"] | {"shuffle": False}
     colours = palette(inputs.params, [*inputs.params.checkpoints, "sft-long/epoch-1"])
     assert len({colours[name] for name in inputs.params.checkpoints}) == 5
     assert colours["sft-long/epoch-1"] == colours["sft-long"]
 
 
-def test_charts_take_their_colours_from_the_page(inputs):
+def test_charts_use_the_colours_of_the_page(inputs):
     run = load_run(inputs.params, inputs.root)
     loss = loss_chart(run, 700, 300)
     for index in range(4):
         assert f"var(--c{index})" in loss
-        assert f"lane{index}_marks" in loss  # by which the page hides its label
+        assert f"lane{index}_marks" in loss  # the class by which the page hides the label
     assert loss.count("stroke-dasharray") >= 4  # an epoch boundary in each training run
     assert "sft-direct" in loss
 
 
-def test_a_series_is_a_line_with_a_band_for_each_checkpoint_that_has_it(inputs):
-    def place(at: str, value: float | None) -> dict:
+def test_a_line_chart_has_a_line_and_a_band_for_each_checkpoint_with_the_series(inputs):
+    def point(at: str, value: float | None) -> dict:
         return {
             "at": at,
             "texts": 9,
             "intervals": {"chair_i": {"value": value, "low": value and 0.1, "high": value and 0.3}},
         }
 
-    series = {"sentence": [place("1", 0.15), place("2", 0.2), place("3", None)]}
+    series = {"sentence": [point("1", 0.15), point("2", 0.2), point("3", None)]}
     inputs.write_metrics("sft-long", {"chair_i": (0.2, 0.02)}, series)
     run = load_run(inputs.params, inputs.root)
-    svg = series_chart(run, "sentence", "chair_i", 100, "sentence")
+    svg = line_chart(run, "sentence", "chair_i", 100, "sentence")
     assert 'stroke="var(--c2)"' in svg and 'fill="var(--c2)"' in svg
     assert "var(--c0)" not in svg
-    assert series_chart(run, "sentence", "recall", 100, "sentence") == ""
+    assert line_chart(run, "sentence", "recall", 100, "sentence") == ""
 
 
 def interval(value: float, low: float | None = None, high: float | None = None) -> Interval:
     return Interval(value=value, low=low, high=high)
 
 
-def test_dots_stand_at_their_places_on_the_scale():
+def test_marks_are_at_their_positions_on_the_scale():
     figures = {
         "one": [interval(0.1, 0.05, 0.15), interval(0.2, 0.2, 0.25)],
         "two": [UNDEFINED, interval(0.1)],
     }
-    drawn = dots(figures, BY_KEY["chair_i"], ("full", "hollow"), guides=[0.15])
+    drawn = dot_chart(figures, BY_KEY["chair_i"], ("full", "hollow"), guides=[0.15])
     assert drawn.ticks == ((0, "5"), (25, "10"), (50, "15"), (75, "20"), (100, "25"))
     one, two = drawn.rows
     assert [(mark.at, mark.span, mark.shape) for mark in one.marks] == [
@@ -88,7 +93,7 @@ def test_dots_stand_at_their_places_on_the_scale():
     assert (one.text, one.marks[0].text) == ("10.0", "10.0 [5.0, 15.0]")
     assert two.text == "–" and [(mark.at, mark.span) for mark in two.marks] == [(25, None)]
     assert drawn.guides == (50,)
-    assert dots({"one": [UNDEFINED]}, BY_KEY["chair_i"]) is None
+    assert dot_chart({"one": [UNDEFINED]}, BY_KEY["chair_i"]) is None
 
 
 @pytest.mark.parametrize(
@@ -101,17 +106,17 @@ def test_dots_stand_at_their_places_on_the_scale():
         ([0], [0, 0.1]),
     ],
 )
-def test_ticks_are_round_and_take_in_all_values(values, ticks):
+def test_ticks_are_round_and_span_all_values(values, ticks):
     assert nice_ticks(values, 5) == pytest.approx(ticks)
 
 
-def test_long_labels_are_fewer():
-    drawn = dots({"one": [interval(0.9911, 0.9873, 0.9945)]}, BY_KEY["probe_auc"])
+def test_there_are_fewer_ticks_if_their_labels_are_long():
+    drawn = dot_chart({"one": [interval(0.9911, 0.9873, 0.9945)]}, BY_KEY["probe_auc"]._replace(decimals=4))
     assert len(drawn.ticks) == 3
 
 
 @pytest.mark.parametrize(("name", "x", "y"), [("loss", "timeline", "loss"), ("bars", "checkpoint", "value")])
-def test_templates_of_dvc_plots_are_filled_and_drawn(name, x, y):
+def test_templates_of_dvc_plots_can_be_filled_and_drawn(name, x, y):
     dvc_render = pytest.importorskip("dvc_render", reason="DVC is not installed here")
     import vl_convert
 
@@ -128,7 +133,7 @@ def test_templates_of_dvc_plots_are_filled_and_drawn(name, x, y):
     assert "Title" in svg and "pretrain" in svg and "workspace" in svg
 
 
-def test_the_page_of_dvc_plots_carries_vega_itself():
+def test_the_page_of_dvc_plots_includes_vega():
     from stages.report.plots_template import template
 
     html = template()

@@ -1,4 +1,4 @@
-"""Other stages' files become one run: only what params.yaml names, on one time line, and errors that name the file."""
+"""Files of the other stages become one run with the checkpoints of params.yaml; errors name the file."""
 
 from __future__ import annotations
 
@@ -8,18 +8,11 @@ import numpy as np
 import pytest
 
 from stages.common.core.errors import InputError
-from stages.report.load_run import (
-    LOSS_COLUMNS,
-    LossRow,
-    csv_text,
-    difference,
-    epoch_boundaries,
-    load_run,
-    loss_table,
-    metric_table,
-    metric_values,
-    timeline_starts,
-)
+from stages.report.figures import difference
+from stages.report.load_run import load_run
+from stages.report.loss_diagnostics import LossRow
+from stages.report.tables import LOSS_COLUMNS, csv_text, loss_table, metric_table, metric_values
+from stages.report.token_axis import epoch_boundaries, timeline_starts
 
 
 def test_checkpoints_come_in_the_order_of_the_phases(inputs):
@@ -29,14 +22,14 @@ def test_checkpoints_come_in_the_order_of_the_phases(inputs):
 def test_files_of_a_removed_phase_are_ignored(inputs):
     inputs.write("reports/loss/sft-gone.csv", "not,a,loss\n")
     inputs.write("reports/evaluation/sft-gone/metrics.json", "{")
-    del inputs.raw["sft"]["phases"]["direct"]  # its files stay where they are
+    del inputs.raw["sft"]["phases"]["direct"]  # its files remain
     run = load_run(inputs.params, inputs.root)
     assert list(metric_values(run)) == ["pretrain", "sft-short", "sft-long"]
     assert {row["phase"] for row in loss_table(run)} == {"pretrain", "sft-short", "sft-long"}
     assert {row["checkpoint"] for row in metric_table(run)} == {"pretrain", "sft-short", "sft-long"}
 
 
-def test_a_run_starts_where_the_checkpoint_it_continues_ended(inputs):
+def test_a_phase_starts_where_the_checkpoint_that_it_continues_ended(inputs):
     run = load_run(inputs.params, inputs.root)
     assert timeline_starts(run) == {"pretrain": 0, "sft-short": 1000, "sft-long": 1000 + 2006, "sft-direct": 1000}
 
@@ -69,11 +62,11 @@ def test_epochs_end_between_two_logged_steps():
 
 def test_few_figures_are_listed_and_undefined_ones_are_none(inputs):
     inputs.write_metrics("pretrain", {"chair_i": (None, 0.0), "recall": (0.123456, 0.1), "caption_f1": (None, 0.0)})
-    figures = {"chair_i": (0.07226, 0.02), "swap_gap_object": (0.81234, 0.1), "length": (128.42667, 2.0)}
+    figures = {"chair_i": (0.07226, 0.02), "two_alternative": (0.81234, 0.1), "length": (128.42667, 2.0)}
     inputs.write_metrics("sft-long", figures | {"probe_auc": (0.9, 0.01)})
     run = load_run(inputs.params, inputs.root)
     assert metric_values(run)["pretrain"] == {"chair_i": None, "recall": 0.123}
-    assert metric_values(run)["sft-long"] == {"chair_i": 0.072, "swap": 0.812, "length": 128.4}
+    assert metric_values(run)["sft-long"] == {"chair_i": 0.072, "two_alt": 0.812, "length": 128.4}
     rows = [row for row in metric_table(run) if row["checkpoint"] == "pretrain"]
     assert rows == [{"checkpoint": "pretrain", "metric": "recall", "value": 0.1235, "low": 0.0235, "high": 0.2235}]
 
@@ -88,10 +81,8 @@ def test_the_jump_of_the_loss_is_listed(inputs):
     run = load_run(inputs.params, inputs.root)
     assert list(run.diagnostics) == ["pretrain", "sft-short", "sft-long", "sft-direct"]
     assert run.diagnostics["sft-long"].shuffle is False and run.diagnostics["sft-direct"].shuffle is True
-    values = metric_values(run)
-    assert "jump" not in values["pretrain"]  # one epoch
-    assert values["sft-long"]["jump"] == pytest.approx(0.29, abs=0.03)
-    assert "jump" not in values["sft-short"]  # a log of four rows
+    found = {row["checkpoint"]: row["value"] for row in metric_table(run) if row["metric"] == "jump"}
+    assert found == {"sft-long": pytest.approx(0.29, abs=0.03)}  # pretrain: one epoch; the others: logs of four rows
 
 
 def test_a_difference_is_taken_resample_by_resample(inputs):
@@ -100,14 +91,14 @@ def test_a_difference_is_taken_resample_by_resample(inputs):
     assert found.value == pytest.approx(-0.1)
     one, other = (run.checkpoints[name].resamples["chair_i"] for name in ("sft-long", "sft-short"))
     assert [found.low, found.high] == pytest.approx(np.percentile(one - other, [2.5, 97.5]))
-    assert found.high - found.low < 2 * 0.04 * 0.9  # of intervals that lie side by side; resamples are alike in part
+    assert found.high - found.low < 2 * 0.04 * 0.9  # narrower than for independent resamples
     back = difference(run, "sft-short", "sft-long", "chair_i")
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
     same = difference(run, "sft-long", "sft-long", "chair_i")
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
-def test_a_difference_is_undefined_where_a_figure_is(inputs):
+def test_a_difference_with_an_undefined_figure_is_undefined(inputs):
     inputs.write_metrics("pretrain", {"chair_i": (None, 0.0), "recall": (0.5, 0.1)})
     run = load_run(inputs.params, inputs.root)
     assert difference(run, "sft-long", "pretrain", "chair_i").value is None
@@ -135,7 +126,7 @@ def test_series_are_read(inputs):
     assert read["frequency"][0].kinds == ("dog", "cat")
 
 
-def test_figures_that_are_no_numbers_are_undefined(inputs):
+def test_nan_is_undefined(inputs):
     text = (inputs.root / "reports/evaluation/sft-long/metrics.json").read_text(encoding="utf-8")
     inputs.write("reports/evaluation/sft-long/metrics.json", text.replace("0.1,", "NaN,", 1))
     interval = load_run(inputs.params, inputs.root).checkpoints["sft-long"].evaluation.intervals["chair_i"]
@@ -195,9 +186,9 @@ def test_a_scene_without_an_answer_is_named(inputs):
         load_run(inputs.params, inputs.root)
 
 
-def test_line_separators_within_a_text_end_no_line(inputs):
-    """U+2028 and U+0085 stand in texts from the web, and JSON leaves them as they are."""
-    said = "第一行\u2028第二行\u0085第三行"
-    inputs.write_answers("pretrain", {scene: inputs.answer(said) for scene in ("小狗-dog", "cat")})
+def test_line_separators_inside_a_text_do_not_end_the_line(inputs):
+    """U+2028 and U+0085 occur in texts from the web, and JSON does not escape them."""
+    text = "第一行\u2028第二行\u0085第三行"
+    inputs.write_answers("pretrain", {scene: inputs.answer(text) for scene in ("小狗-dog", "cat")})
     run = load_run(inputs.params, inputs.root)
-    assert run.checkpoints["pretrain"].answers["cat", "description"].answer == said
+    assert run.checkpoints["pretrain"].answers["cat", "description"].answer == text

@@ -28,7 +28,7 @@ def noisy(curve: Curve, points: int, seed: int, noise: float = 0.05) -> np.ndarr
     return curve(np.arange(1, points + 1) / points) * np.exp(noise * values)
 
 
-def saw(planted: float, points: int, seed: int, epochs: int = 2) -> list[LossRow]:
+def sawtooth(planted: float, points: int, seed: int, epochs: int = 2) -> list[LossRow]:
     """A loss that drifts down inside each epoch and jumps up by ``planted`` where the next one begins."""
 
     def curve(t: np.ndarray) -> np.ndarray:
@@ -39,37 +39,46 @@ def saw(planted: float, points: int, seed: int, epochs: int = 2) -> list[LossRow
 
 
 @pytest.mark.parametrize("points", [36, 90, 220])
-def test_a_planted_jump_is_found_within_its_noise(points: int) -> None:
-    every = [jumps(saw(0.15, points, seed))[0] for seed in SEEDS]
+def test_a_known_jump_is_measured_within_its_noise(points: int) -> None:
+    every = [jumps(sawtooth(0.15, points, seed))[0] for seed in SEEDS]
     share_of_drift = 0.1  # two windows, their middles a tenth of an epoch apart
     expected = 0.15 * (1 - share_of_drift)
     assert np.mean([jump.size for jump in every]) == pytest.approx(expected, abs=0.02)
-    assert np.mean([abs(jump.size - expected) < 2 * jump.noise for jump in every]) > 0.85
+    assert np.mean([abs(jump.size - expected) < 2 * jump.typical_sd for jump in every]) > 0.85
     assert np.mean([jump.share < 0.05 for jump in every]) > 0.9
     assert all(jump.drift < 0 for jump in every)
-    assert np.mean([jump.usual for jump in every]) < 0
+    assert np.mean([jump.typical for jump in every]) < 0
 
 
 @pytest.mark.parametrize("points", [36, 90, 220])
-def test_where_no_jump_is_planted_the_change_is_a_usual_one(points: int) -> None:
-    every = [jumps(saw(0.0, points, seed))[0] for seed in SEEDS]
+def test_without_a_jump_the_change_is_a_typical_one(points: int) -> None:
+    every = [jumps(sawtooth(0.0, points, seed))[0] for seed in SEEDS]
     assert np.mean([jump.share < 0.05 for jump in every]) < 0.2
-    assert np.mean([abs(jump.size - jump.usual) > 2 * jump.noise for jump in every]) < 0.2
+    assert np.mean([abs(jump.size - jump.typical) > 2 * jump.typical_sd for jump in every]) < 0.2
 
 
-def test_every_end_of_an_epoch_but_the_last_has_its_change() -> None:
-    found = jumps(saw(0.15, 160, 0, epochs=4))
+def test_every_end_of_an_epoch_but_the_last_is_measured() -> None:
+    found = jumps(sawtooth(0.15, 160, 0, epochs=4))
     assert [jump.epoch for jump in found] == [1, 2, 3]
-    assert len({(jump.window, jump.places, jump.usual, jump.noise) for jump in found}) == 1
+    assert len({(jump.window, jump.positions, jump.typical, jump.typical_sd) for jump in found}) == 1
 
 
-def test_a_row_that_reaches_across_the_boundary_counts_for_neither_epoch() -> None:
+def test_a_row_with_steps_of_two_epochs_is_left_out() -> None:
     losses = [1.0] * 30 + [9.0] + [2.0] * 30
     rows = [LossRow(step, (step - 0.5) / 30, step, loss) for step, loss in enumerate(losses, start=1)]
     rows[-1] = rows[-1]._replace(epoch=2.0)
     assert rows[30].epoch > 1 > rows[29].epoch
     assert jumps(rows) == [
-        Jump(epoch=1, size=1.0, noise=0.0, usual=0.0, places=pytest.approx(45, abs=3), share=0.0, window=3, drift=0.0)
+        Jump(
+            epoch=1,
+            size=1.0,
+            typical=0.0,
+            typical_sd=0.0,
+            positions=pytest.approx(45, abs=3),
+            share=0.0,
+            window=3,
+            drift=0.0,
+        )
     ]
 
 

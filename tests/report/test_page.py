@@ -1,4 +1,4 @@
-"""The page says what the figures say, marks what is wrong, escapes what a model writes, and needs nothing else."""
+"""The page: marked mentions, escaped texts, no other files, and statements that match the figures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from pathlib import Path
 
 import yaml
 
-from stages.report.load_run import Answer, load_run
-from stages.report.page import render_page, segments, short_number, split_title
+from stages.report.load_run import load_run
+from stages.report.page import render_page
+from stages.report.records import Answer
+from stages.report.scene_views import segments, split_title
+from stages.report.templating import short_number
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("pretrain", "sft-short", "sft-long", "sft-direct")
@@ -53,22 +56,22 @@ def make(text: str, *mentions: dict) -> Answer:
     return Answer(answer=text, mentions=mentions, **base)
 
 
-def span(start: int, end: int, supported: bool, colour_right: bool | None = None) -> dict:
+def span(start: int, end: int, supported: bool, misnamed: bool = False) -> dict:
     return {
         "kind": "dog",
         "word": "w",
         "start": start,
         "end": end,
         "supported": supported,
-        "colour_right": colour_right,
+        "misnamed": misnamed,
     }
 
 
 # Marks
 
 
-def test_mentions_are_marked_right_wrong_or_wrong_in_colour(inputs):
-    text = "有小狗、皮球和猫。"
+def test_mentions_are_marked_by_their_state(inputs):
+    text = "有小狗、皮球和猫，还有鸟。"
     mentions = (
         {"kind": "dog", "word": "小狗", "start": 1, "end": 3, "colour": "red", "supported": True, "colour_right": True},
         {
@@ -81,26 +84,31 @@ def test_mentions_are_marked_right_wrong_or_wrong_in_colour(inputs):
             "colour_right": False,
         },
         {"kind": "cat", "word": "猫", "start": 7, "end": 8, "colour": None, "supported": False, "colour_right": None},
+        {"kind": "bird", "word": "鸟", "start": 11, "end": 12, "supported": False, "misnamed": True},
     )
     answers = {"小狗-dog": inputs.answer(text, mentions), "cat": inputs.answer("空。", (), ("cat",))}
     inputs.write_answers("sft-long", answers)
     html = page(inputs)
     marks = Texts(html).marks
     assert ("right", "小狗") in marks
-    assert ("wrong", "猫✗") in marks  # a symbol beside the colour, for those who do not see the colour
+    assert ("hallucinated", "猫✗") in marks  # a symbol, too, for readers who do not see the colour
+    assert ("misnamed", "鸟≠") in marks
     assert ("colour", "皮球◐") in marks
     assert "皮球: 绿色, is 蓝色" in html
     assert re.search(r"○ missed</b> <span[^>]*>小猫</span>", html)
 
 
-def test_segments_keep_every_character():
+def test_segments_keep_all_characters():
     text = "左边有一只小狗，右边有一只猫。"
     parts = segments(make(text, span(13, 14, False), span(5, 7, True)))
     assert "".join(part.text for part in parts) == text
-    assert [(part.text, part.state) for part in parts if part.state != "plain"] == [("小狗", "right"), ("猫", "wrong")]
+    assert [(part.text, part.state) for part in parts if part.state != "plain"] == [
+        ("小狗", "right"),
+        ("猫", "hallucinated"),
+    ]
 
 
-def test_overlapping_and_impossible_spans_lose_no_text():
+def test_overlapping_and_invalid_spans_lose_no_text():
     text = "熊猫和狗"
     parts = segments(make(text, span(0, 2, True), span(1, 2, False), span(3, 9, False), span(3, 3, False)))
     assert "".join(part.text for part in parts) == text
@@ -150,45 +158,66 @@ def test_the_same_inputs_give_the_same_page(inputs):
     assert page(inputs) == page(inputs)
 
 
-# What it says
+# Summary
 
 
-def test_both_budgets_stand_on_the_page(inputs):
+def test_both_budgets_are_on_the_page(inputs):
     html = page(inputs)
     assert html.count("<b>6,008</b> target tokens") == 2
+
+
+def test_the_page_says_that_one_run_cannot_answer(inputs):
+    html = page(inputs)
+    assert "One run cannot answer the question above." in html
+    assert "+1.5 points [−0.7, +3.7]" in html and "+2.2 points [+0.4, +4.2]" in html
+    headlines = re.findall(r"<h2>(.*?)</h2>", html)
+    assert not [headline for headline in headlines if re.match(r"(Yes|No)\b(?! clear)", headline)]
+
+
+def test_wrong_mentions_are_split_and_the_probe_is_drawn_per_layer(inputs):
+    layers = [
+        {"at": str(layer), "texts": 40, "intervals": {"probe_auc": {"value": 0.7, "low": None, "high": None}}}
+        for layer in (1, 2)
+    ]
+    for name in NAMES:
+        figures = {"chair_i": (0.3, 0.02), "misnamed": (0.1, 0.02), "hallucinated": (0.2, 0.02)}
+        inputs.write_metrics(name, figures, {"layer": layers})
+    html = page(inputs)
+    assert "Absent objects mentioned" in html and "misnamed</li>" in html
+    assert "Probe per layer, ROC AUC" in html and "Probe of the hidden state, layer 2" in html
 
 
 def test_a_run_without_a_control_says_so(inputs):
     del inputs.raw["sft"]["phases"]["direct"]
     html = page(inputs)
-    assert "this run has no control arm" in html
+    assert "This run has no control arm" in html
     assert "sft-direct" not in html
 
 
 def test_the_page_shows_each_question_with_its_figures(inputs):
-    gap, probe = ({name: 0.5 + 0.1 * place for place, name in enumerate(NAMES)} for _ in range(2))
+    accuracy = {name: 0.5 + 0.1 * index for index, name in enumerate(NAMES)}
     for name in NAMES:
-        figures = {"swap_gap_object": (gap[name], 0.02), "probe_auc": (probe[name], 0.02), "chair_i": (0.1, 0.02)}
+        figures = {"two_alternative": (accuracy[name], 0.02), "chair_i": (0.1, 0.02)}
         inputs.write_metrics(name, figures)
     html = page(inputs)
-    assert "No: after fine-tuning the words depend more on the picture than before" in html
-    assert ">0.60 [0.58,\u00a00.62]</td>" in html and 'minus pretraining&#39;s">+0.10' in html
+    assert "In this run, two-alternative accuracy is higher after every phase than after pretraining" in html
+    assert ">60.0 [58.0,\u00a062.0]</td>" in html and 'minus pretraining&#39;s">+10.0' in html
 
 
-def test_undefined_figures_and_empty_logs_do_not_stop_the_page(inputs):
+def test_the_page_is_made_with_undefined_figures_and_empty_logs(inputs):
     for name in ("pretrain", "sft-short", "sft-long", "sft-direct"):
         inputs.write_metrics(name, {"chair_i": (None, 0.0), "novel_figure": (1.5, 0.1)})
         inputs.write(f"reports/loss/{name}.csv", "step,epoch,target_tokens,loss,learning_rate,grad_norm\n")
     html = page(inputs)
     assert "No loss was logged." in html
-    assert "novel_figure" in html  # a figure the page knows no name for is shown by its key
+    assert "novel_figure" in html  # a figure without a title is shown by its key
 
 
 # Data from files
 
 
 def files_page(inputs, figures: dict, mentions: tuple = (), missed: tuple = ()) -> str:
-    """Of a run on files, whose pictures have no known truth."""
+    """The page of a run on files, with pictures of unknown content."""
     for section in ("vision", "language", "tokenizer"):
         inputs.raw[section]["source"] = "fetch"
     inputs.raw["data"]["source"] = "jsonl"
@@ -201,15 +230,15 @@ def files_page(inputs, figures: dict, mentions: tuple = (), missed: tuple = ()) 
     return render_page(replace(run, pictures=tuple(picture._replace(scene=None) for picture in run.pictures)))
 
 
-def test_without_a_truth_the_page_says_what_can_be_said(inputs):
+def test_the_page_of_pictures_with_unknown_content(inputs):
     html = files_page(inputs, {"loss": (2.5, 0.1), "length": (80.0, 2.0), "swap_gap": (0.4, 0.02)})
-    assert "Open: what these texts claim is not counted" in html
-    assert "No clear difference in how much the words depend on the picture" in html
-    assert "Image-swap gap on all words" in html
-    assert "Yes/no questions" not in html and "CHAIR-i" not in html and "all named" not in html
+    assert "Mentions in these texts are not counted" in html
+    assert "No clear difference in this run in the image-swap gap" in html
+    assert "The image-swap gap of all words" in html
+    assert "Yes/no questions" not in html and "CHAIR-i" not in html and "nothing missed" not in html
 
 
-def test_known_photographs_answer_the_question(inputs):
+def test_photographs_of_known_content_are_compared(inputs):
     figures = {"photograph_chair_i": (0.3, 0.1), "photograph_recall": (0.5, 0.1), "photograph_length": (90.0, 5.0)}
     dog = {"kind": "狗", "word": "小狗", "start": 2, "end": 4, "supported": True}
     html = files_page(inputs, figures, (dog,), ("沙滩",))
@@ -247,7 +276,13 @@ def test_the_stage_writes_its_outputs_and_loads_no_torch(inputs):
     )
     done = run_python(inputs, "-c", code)
     assert done.returncode == 0, done.stderr
-    for name in ("reports/index.html", "metrics/pretrain.json", "reports/loss.csv", "reports/checkpoints.csv"):
+    for name in (
+        "reports/index.html",
+        "metrics/pretrain.json",
+        "reports/loss.csv",
+        "reports/checkpoints.csv",
+        "reports/times.html",
+    ):
         assert (inputs.root / name).stat().st_size > 0
     assert not list((inputs.root / "reports").glob("*.partial"))
 

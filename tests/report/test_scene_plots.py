@@ -1,4 +1,4 @@
-"""Pictures for `dvc plots`: whole, in order, and with every mention in its colour."""
+"""Pictures for `dvc plots`: all of them, in order, with every mention in its colour."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from stages.common.world.scene import Scene
 from stages.report.load_run import load_run
-from stages.report.page import Segment
 from stages.report.scene_plots import scene_plots, wrapped
+from stages.report.scene_views import Segment
 from tests.report.conftest import SCENES, mention
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -32,32 +32,34 @@ def test_each_picture_has_a_drawing_with_every_checkpoint(inputs):
 
 
 def test_mentions_have_their_colours_and_are_counted(inputs):
-    said = "红色的小狗和绿色的球，还有鱼。"
+    text = "红色的小狗和绿色的球，还有鱼和鸟。"
     mentions = (
-        mention(said, "小狗", "dog"),
-        mention(said, "球", "ball", colour="green", colour_right=False),
-        mention(said, "鱼", "fish", supported=False),
+        mention(text, "小狗", "dog"),
+        mention(text, "球", "ball", colour="green", colour_right=False),
+        mention(text, "鱼", "fish", supported=False),
+        mention(text, "鸟", "bird", supported=False, misnamed=True),
     )
-    answer = inputs.answer(said, mentions, missed=("cat",))
+    answer = inputs.answer(text, mentions, missed=("cat",))
     inputs.write_answers("sft-long", {"小狗-dog": answer, "cat": inputs.answer("没有。")})
     drawn = scene_plots(load_run(inputs.params, inputs.root))
     tree = ElementTree.fromstring(drawn["01-dog.svg"])
     fills = {span.text: span.get("fill") for span in tree.iter(f"{SVG}tspan")}
     assert fills["小狗"] == fills["in the picture"] != fills["hallucinated"]
     assert fills["鱼"] == fills["hallucinated"] and fills["球"] == fills["in another colour"]
-    assert len({fills["小狗"], fills["鱼"], fills["球"], fills["红色的"]}) == 4
-    assert "2 there · 1 hallucinated · misses 小猫" in texts(drawn["01-dog.svg"])
-    assert "hallucinated" not in drawn["02-cat.svg"]  # nothing is known to be there or not: no key
+    assert fills["鸟"] == fills["misnamed"]
+    assert len({fills[word] for word in ("小狗", "鱼", "鸟", "球", "红色的")}) == 5
+    assert "2 in the picture · 1 misnamed · 1 hallucinated · missed: 小猫" in texts(drawn["01-dog.svg"])
+    assert "hallucinated" not in drawn["02-cat.svg"]  # no mentions: no legend
 
 
-def test_what_xml_cannot_hold_does_not_break_the_drawing(inputs):
-    said = "A < B & C\x0b\x00。\nD"
-    inputs.write_answers("pretrain", {scene.id: inputs.answer(said) for scene in SCENES})
+def test_characters_that_xml_does_not_allow_are_replaced(inputs):
+    text = "A < B & C\x0b\x00。\nD"
+    inputs.write_answers("pretrain", {scene.id: inputs.answer(text) for scene in SCENES})
     drawn = texts(scene_plots(load_run(inputs.params, inputs.root))["02-cat.svg"])
     assert "A < B & C\ufffd\ufffd。" in drawn and "D" in drawn
 
 
-def test_a_picture_without_truth_and_with_any_name_has_a_drawing(inputs):
+def test_a_photograph_has_a_drawing(inputs):
     run = load_run(inputs.params, inputs.root)
     photographs = tuple(picture._replace(scene=None) for picture in run.pictures)
     drawn = scene_plots(replace(run, pictures=photographs))
@@ -66,7 +68,7 @@ def test_a_picture_without_truth_and_with_any_name_has_a_drawing(inputs):
         ElementTree.fromstring(svg)
 
 
-def test_names_are_plain_and_all_different(inputs):
+def test_file_names_are_ascii_and_unique(inputs):
     group = SCENES[1].groups
     scenes = tuple(Scene(name, "room", group, ()) for name in ("猫", "狗", "a b/../c", "猫-cat"))
     inputs.write_pictures(scenes)
@@ -81,7 +83,7 @@ def test_names_are_plain_and_all_different(inputs):
     ("text", "lines"),
     [
         ("一二三四五六", ["一二三四", "五六"]),
-        ("一二三四。五", ["一二三四。", "五"]),  # a full stop hangs over
+        ("一二三四。五", ["一二三四。", "五"]),  # a full stop may exceed the width
         ("一\n二", ["一", "二"]),
         ("abcdefg八", ["abcdefg", "八"]),
         ("", [""]),

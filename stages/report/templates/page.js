@@ -1,31 +1,31 @@
-// The filter itself is CSS; this adds all, none and a count. A scene opens over the page when the address names it.
+// CSS does the filtering; this adds the buttons "all" and "none" and a count, and opens the scene that the address names.
 document.documentElement.classList.add("scripted");
 
 const boxes = [...document.querySelectorAll(".filter input")];
 const count = document.querySelector(".filter output");
-const tell = () => {
+const updateCount = () => {
   count.textContent = `${boxes.filter((box) => box.checked).length} of ${boxes.length} shown`;
 };
-for (const box of boxes) box.addEventListener("change", tell);
+for (const box of boxes) box.addEventListener("change", updateCount);
 for (const button of document.querySelectorAll(".filter button")) {
   button.addEventListener("click", () => {
     for (const box of boxes) box.checked = button.value === "all";
-    tell();
+    updateCount();
   });
 }
-addEventListener("pageshow", tell); // a browser may bring back the state of the boxes after a reload
+addEventListener("pageshow", updateCount); // a browser may restore the state of the boxes after a reload
 
 const scenes = [...document.querySelectorAll(".scene")];
 const dialog = document.querySelector("dialog");
 let shown = -1;
 
-function follow() {
-  const wanted = scenes.findIndex((scene) => `#${scene.id}` === location.hash);
-  if (wanted < 0) {
+function openAddressedScene() {
+  const index = scenes.findIndex((scene) => `#${scene.id}` === location.hash);
+  if (index < 0) {
     dialog.close();
     return;
   }
-  shown = wanted;
+  shown = index;
   const scene = scenes[shown].cloneNode(true);
   scene.removeAttribute("id");
   scene.querySelector("a").removeAttribute("href");
@@ -44,7 +44,7 @@ function step(by) {
 }
 
 if (scenes.length) {
-  addEventListener("hashchange", follow);
+  addEventListener("hashchange", openAddressedScene);
   dialog.addEventListener("close", () => {
     if (scenes.some((scene) => `#${scene.id}` === location.hash)) history.replaceState(null, "", " ");
     scenes[shown].querySelector("a").focus();
@@ -58,5 +58,5 @@ if (scenes.length) {
     button.addEventListener("click", () => step(Number(button.dataset.step)));
   }
   dialog.querySelector(".close").addEventListener("click", () => dialog.close());
-  follow();
+  openAddressedScene();
 }

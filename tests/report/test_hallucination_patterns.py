@@ -1,0 +1,94 @@
+"""What the page states about CHAIR-i by sentence, frequency and background."""
+
+from __future__ import annotations
+
+import pytest
+
+from stages.report.hallucination_patterns import hallucination_patterns
+from stages.report.load_run import Run, load_run
+from stages.report.statements import Finding
+
+FIRST = "CHAIR-i is lower in the last sentence than in the first"
+FREQUENT = "CHAIR-i is lower for rare kinds of object than for frequent ones"
+
+
+def run_of(inputs) -> Run:
+    return load_run(inputs.params, inputs.root)
+
+
+def point(at: str, value: float | None) -> dict:
+    ends = {"value": value, "low": value and value - 0.02, "high": value and value + 0.02}
+    return {"at": at, "texts": 40, "intervals": {"chair_i": ends, "chair_i_here": ends}}
+
+
+def finding(inputs, arms: dict[str, tuple[float | None, float | None, float | None]]) -> Finding | None:
+    """``arms``: figures of the last sentence, of rare kinds and of the background; each is compared with 0.1."""
+    for name, (last, rare, home) in arms.items():
+        figures = {"hallucinated_at_home": (home, 0.02), "hallucinated_at_home_expected": (0.1, 0.02)}
+        series = {
+            "sentence": [point("1", 0.1), point("2", last)],
+            "frequency": [point("frequent", 0.1), point("rare", rare)],
+        }
+        inputs.write_metrics(name, figures, series)
+    return hallucination_patterns(run_of(inputs))
+
+
+def both(*values: float | None) -> dict[str, tuple[float | None, ...]]:
+    return {"sft-long": values, "sft-direct": values}
+
+
+@pytest.mark.parametrize(
+    ("arms", "headline"),
+    [
+        (both(0.3, 0.1, 0.1), "In this run, CHAIR-i is higher in the last sentence than in the first"),
+        (
+            both(0.02, 0.3, 0.1),
+            f"In this run, {FIRST} and CHAIR-i is higher for rare kinds of object",
+        ),
+        (
+            both(0.1, 0.02, 0.3),
+            f"In this run, {FREQUENT} and wrong mentions fit the background more often",
+        ),
+        (
+            both(0.1, 0.1, 0.02),
+            "In this run, wrong mentions fit the background less often",
+        ),
+        (both(0.1, 0.1, 0.1), "No clear pattern in this run"),
+        (both(None, None, None), "Undefined in this run"),
+        (
+            {"sft-long": (0.3, 0.1, 0.1), "sft-direct": (0.1, 0.1, 0.1)},
+            "In this run, the arms differ: no pattern holds for all of them",
+        ),
+    ],
+)
+def test_the_pattern_is_what_all_arms_share(inputs, arms, headline):
+    found = finding(inputs, arms)
+    assert found.headline.startswith(headline)
+    assert all([row.checkpoint for row in each.rows] == ["sft-long", "sft-direct"] for each in found.statements)
+
+
+def test_each_arm_is_named_where_they_differ(inputs):
+    found = finding(inputs, {"sft-long": (0.3, 0.1, None), "sft-direct": (0.02, 0.1, 0.3)})
+    claims = [statement.text.split(": ")[1] for statement in found.statements]
+    assert claims == [
+        "higher in sft-long; lower in sft-direct.",
+        "no clear difference in each arm.",
+        "higher in sft-direct; undefined in sft-long.",
+    ]
+    assert found.statements[0].rows[0].cells == ("10.0 [8.0, 12.0]", "30.0 [28.0, 32.0]")
+
+
+def test_without_a_control_the_last_checkpoint_is_shown(inputs):
+    del inputs.raw["sft"]["phases"]["direct"]
+    found = finding(inputs, {"sft-long": (0.3, 0.1, 0.1)})
+    assert [row.checkpoint for row in found.statements[0].rows] == ["sft-long"]
+    assert found.statements[0].text.endswith("higher in sft-long.")
+
+
+def test_texts_of_one_sentence_have_no_later_ones(inputs):
+    for name in ("sft-long", "sft-direct"):
+        inputs.write_metrics(name, {"chair_i": (0.1, 0.02)}, {"sentence": [point("1", 0.1)]})
+    assert [row.relation for row in hallucination_patterns(run_of(inputs)).statements[0].rows] == [
+        "undefined",
+        "undefined",
+    ]
