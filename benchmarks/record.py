@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -118,6 +119,21 @@ def machine(provenances: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return merged
 
 
+def _seconds(root: Path) -> int | None:
+    """Of all stages but the report, which has no time; None where one has left none.
+
+    dvc.lock has their commands, also those of stages that have been removed from dvc.yaml.
+    """
+    lock = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    stages = _run(root, sys.executable, "-m", "dvc", "stage", "list", "--name-only").split()
+    commands = [shlex.split(lock[stage]["cmd"])[2:] for stage in stages if stage in lock]  # without python -m
+    names = ["-".join([module.rpartition(".")[2], *arguments]) for module, *arguments in commands]
+    files = [root / "reports/time" / f"{name}.json" for name in names if name != "report"]
+    if not all(file.exists() for file in files):
+        return None
+    return round(sum(_read_json(file)["seconds"] for file in files))
+
+
 def target_tokens(root: Path, params: Params) -> dict[str, int]:
     """{checkpoint: target tokens of its chain of phases after pretraining, all epochs}"""
     counted = {
@@ -148,14 +164,13 @@ def record(root: Path, params: Params) -> dict[str, Any]:
         jump = _read_json(listed).get("jump") if listed.exists() else None
         if jump is not None:
             checkpoints[name]["jump"] = {"value": jump, "low": None, "high": None}
-    times = [_read_json(path) for path in (root / "reports/time").glob("*.json")]
     return {
         "command": command(changed),
         "commit": _run(root, "git", "rev-parse", "HEAD").strip(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {"cores": os.cpu_count()}
         | machine(_read_json(folder / "provenance.json") for folder in folders.values()),
-        "seconds": round(sum(time["seconds"] for time in times)) or None,  # of all stages; None without their times
+        "seconds": _seconds(root),  # of all stages; None without their times
         "seed": after["seed"],
         "params": {name: change.value for name, change in changed.items()},  # null: removed
         "scenes": _read_json(folders["pretrain"] / "metrics.json").get("scenes"),

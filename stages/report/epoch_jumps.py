@@ -52,7 +52,7 @@ def order_pairs(params: Params) -> list[tuple[str, str]]:
         (f"sft-{one}", f"sft-{other}")
         for one, phase in sft.phases.items()
         for other, candidate in sft.phases.items()
-        if sft.shuffled(one) and not sft.shuffled(other)
+        if sft.shuffle_of(one) and not sft.shuffle_of(other)
         if phase.model_copy(update={"shuffle": None}) == candidate.model_copy(update={"shuffle": None})
     ]
 

@@ -58,12 +58,19 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write(tmp_path / f"metrics/{name}.json", {"chair_i": 0.1} | ({} if name == "pretrain" else {"jump": 0.02}))
     for phase in raw["sft"]["phases"]:
         write(tmp_path / f"data/sft/{phase}/summary.json", {"target_tokens": 1000})
+    stages = {"prepare": "prepare", "score@long": "evaluate.score sft-long", "report": "report"}
+    commands = stages | {"sft@removed": "sft removed"}
+    lock = {"stages": {name: {"cmd": f"python -m stages.{command}"} for name, command in commands.items()}}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
     write(tmp_path / "reports/time/prepare.json", {"seconds": 2.0})
-    write(tmp_path / "reports/time/vision.json", {"seconds": 3.2})
+    write(tmp_path / "reports/time/score-sft-long.json", {"seconds": 3.2})
+    write(tmp_path / "reports/time/removed.json", {"seconds": 100.0})
     original = module._run
 
     def run(root: Path, *words: str) -> str:
-        return "{}" if "dvc" in words else original(root, *words)
+        if "dvc" in words:
+            return "\n".join(stages) if "stage" in words else "{}"
+        return original(root, *words)
 
     monkeypatch.setattr(module, "_run", run)
     return tmp_path
@@ -99,6 +106,11 @@ def test_a_record_can_be_read_for_the_tables(project: Path) -> None:
     run = read_run(project / "benchmarks/results/seed-1.json")
     assert run.value("pretrain", "chair_i") == 0.1
     assert run.value("pretrain", "recall") is None
+
+
+def test_the_time_of_a_run_is_unknown_without_that_of_a_stage(project: Path) -> None:
+    (project / "reports/time/prepare.json").unlink()
+    assert record(project, params(project))["seconds"] is None
 
 
 def test_a_chain_counts_all_of_its_phases(project: Path) -> None:
