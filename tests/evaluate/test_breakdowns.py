@@ -7,7 +7,14 @@ import pytest
 from stages.common.world.scene import Group, Scene
 from stages.common.world.vocabulary import KINDS
 from stages.evaluate.score.bootstrap import Bootstrap
-from stages.evaluate.score.breakdowns import PRIOR_METRICS, Point, by_background, by_frequency, by_sentence, prior_counts
+from stages.evaluate.score.breakdowns import (
+    PRIOR_METRICS,
+    Point,
+    by_background,
+    by_frequency,
+    by_sentence,
+    prior_counts,
+)
 from stages.evaluate.score.texts import score_text
 
 BOX = ((0.0, 0.0, 0.3, 0.3),)

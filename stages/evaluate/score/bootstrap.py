@@ -48,7 +48,8 @@ class Bootstrap:
         self.scenes, self._samples = scenes, samples
         self._tails = [50 * (1 - confidence), 50 * (1 + confidence)]
         draw = np.random.default_rng(seed).multinomial
-        self.weights = draw(scenes, np.full(scenes, 1 / scenes), size=samples) if scenes else np.zeros((samples, 0))
+        drawn = draw(scenes, np.full(scenes, 1 / scenes), size=samples) if scenes else np.zeros((samples, 0))
+        self.weights = drawn.astype(float)  # [R, scenes]: how often each scene was drawn
 
     def of(self, metric: Callable[[np.ndarray], np.ndarray]) -> Estimate:
         """The interval of a metric that is a function of the scenes' weights: [R, scenes] -> [R]."""

@@ -50,11 +50,12 @@ def _first_colours(text: str, spans: list[tuple[int, int]]) -> Iterator[Span]:
 def token_classes(losses: TextLosses, spans: Iterable[Span]) -> np.ndarray:
     """Indices into TOKEN_CLASSES [T]. A token that covers part of a word has the word's class, of two the first."""
     rest = TOKEN_CLASSES.index("rest")
-    characters = np.full(len(losses.text) + 1, rest)  # a token that closes the text stands behind its last character
+    # Two more than there are characters: where a token that closes the text starts, and where it ends.
+    characters = np.full(len(losses.text) + 2, rest)
     for start, end, name in spans:
         characters[start:end] = np.minimum(characters[start:end], TOKEN_CLASSES.index(name))
-    covered = zip(losses.starts, losses.ends, strict=True)
-    return np.array([characters[start : max(end, start + 1)].min(initial=rest) for start, end in covered], dtype=int)
+    bounds = np.stack([losses.starts, np.maximum(losses.ends, losses.starts + 1)], axis=1)
+    return np.minimum.reduceat(characters, bounds.ravel())[::2] if len(bounds) else np.zeros(0, int)
 
 
 def loss_counts(losses: TextLosses, spans_of: Callable[[str], Iterable[Span]]) -> dict[str, float]:

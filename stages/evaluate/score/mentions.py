@@ -1,4 +1,4 @@
-"""Which objects a Chinese text names, in which colour, and whether it says that they are not there."""
+"""The objects that a text of the built-in world names, their stated colours, and whether they are denied."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Mention:
 
 _KIND_OF = {word: name for name, kind in KINDS.items() for word in kind.words}
 _COLOUR_OF = {word: name for name, words in COLOUR_WORDS.items() for word in words}
-# Everyday words that hold a kind and mean something else; the world's own are found by _lookalikes.
+# Everyday words that contain a kind's word and mean something else; _lookalikes finds those of the world itself.
 _COMPOUNDS = {
     *("雪花", "浪花", "火花", "烟花", "花园", "花纹", "地球", "星球", "月球"),
     *("图书馆", "书架", "书桌", "书包", "书柜", "树叶", "树枝", "鱼缸", "鱼竿", "鸟巢"),
@@ -31,10 +31,10 @@ _COMPOUNDS = {
 
 
 def _lookalikes() -> set[str]:
-    """What the world says with a kind's word in it and no such object meant.
+    """Phrases of the world that contain a kind's word and do not mean such an object.
 
-    花白 and 花瓣 are no 花, 树干 is no 树: the word and the character after it, from the clauses on parts. Of the
-    phrases about backgrounds, the whole phrase: they never name an object.
+    From clauses on parts, the word and the character after it: 花白 and 花瓣 are not 花, 树干 is not 树. From phrases
+    about backgrounds, which never name an object, the whole phrase.
     """
     any_kind = re.compile(any_of(_KIND_OF))
     clauses = [part for kind in KINDS.values() for part in kind.parts]
@@ -49,7 +49,7 @@ def _lookalikes() -> set[str]:
 
 
 def any_of(words: Iterable[str]) -> str:
-    """Longest first: 气球 is no 球."""
+    """A pattern for any of ``words``, the longest first: 气球 is not 球."""
     return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
 
 
@@ -58,7 +58,7 @@ _GUARDS = (_lookalikes() | _COMPOUNDS) - set(_KIND_OF)
 _OBJECT = re.compile(f"(?:{any_of(_GUARDS)})(?!色)|(?P<kind>{any_of(_KIND_OF)})")
 CLAUSE = re.compile(r"[^，。；：！？…,.;:!?\r\n]+")
 # The last of these before an object decides: 没有猫但有狗 denies the cat alone, 没有狗、猫和鱼 all three.
-_VERDICT = re.compile(
+_PRESENCE = re.compile(
     r"(?P<no>(?<![淹沉埋出])没有?(?:能?(?:看[到见]|发现|找到))?|(?:未|不能|无法)(?:看[到见]|发现|找到)"
     r"|看不[到见]|不是有?|不存在|并无)|有|是|但|却|看[到见]"
 )
@@ -73,33 +73,33 @@ _AFTER = re.compile(f"{_IS}|{_WEARS}")
 
 
 def colour_spans(text: str) -> list[tuple[int, int]]:
-    """Where the words for colours stand."""
+    """Characters (start, end) of the words for colours."""
     return [match.span() for match in re.finditer(_COLOUR, text)]
 
 
 def find_mentions(text: str) -> list[Mention]:
     """All mentions in order; of two words that overlap, the one that starts first, then the longer.
 
-    Any text is allowed, however broken. A denial reaches to the end of its clause or to the next 有, 是, 但;
-    one that follows its object (小狗没有出现) is not seen.
+    Any text is allowed, however broken. A denial applies up to the end of its clause or the next 有, 是 or 但; one that
+    follows its object (小狗没有出现) is not found.
     """
     return [mention for clause in CLAUSE.finditer(text) for mention in _in_clause(clause.group(), clause.start())]
 
 
 def _in_clause(clause: str, offset: int) -> Iterator[Mention]:
-    verdicts = [(match.start(), match["no"] is not None) for match in _VERDICT.finditer(clause)]
+    statements = [(match.start(), match["no"] is not None) for match in _PRESENCE.finditer(clause)]
     for match in _OBJECT.finditer(clause):
         word = match["kind"]
         if word is None:
             continue
-        said = [denied for start, denied in verdicts if start < match.start()]
+        before = [denied for start, denied in statements if start < match.start()]
         yield Mention(
             kind=_KIND_OF[word],
             word=word,
             start=offset + match.start(),
             end=offset + match.end(),
             colour=_stated_colour(clause, match.start(), match.end()),
-            negated=bool(said) and said[-1],
+            negated=bool(before) and before[-1],
         )
 
 

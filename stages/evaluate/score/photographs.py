@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict
 
 from stages.common.core.errors import InputError
 from stages.evaluate.score.bootstrap import Metric, ratio
-from stages.evaluate.score.lexicon import CLOTHES, PERSON, Gender, Lexicon, Thing, read_checked
+from stages.evaluate.score.lexicon import CLOTHES, PERSON, Gender, Lexicon, Thing
 from stages.evaluate.score.texts import repetition
+from stages.evaluate.score.yaml_files import read_checked
 
 MANIFEST = Path("data/eval/photographs.yaml")
 ASPECTS = ("gender", "colour", "count")  # of the main subject

@@ -61,7 +61,7 @@ def auc_by_kind(scores: np.ndarray, present: np.ndarray, weights: np.ndarray) ->
     kinds = np.flatnonzero(present.any(0) & ~present.all(0) & ~np.isnan(scores).any(0))
     if not len(kinds):
         return float("nan"), np.full(len(weights), np.nan)
-    value = np.mean([roc_auc_score(present[:, kind], scores[:, kind]) for kind in kinds])
+    value = roc_auc_score(present[:, kinds], scores[:, kinds], average="macro")
     areas = np.stack([weighted_auc(scores[:, kind], present[:, kind], weights) for kind in kinds])
     return float(value), _mean(areas)
 

@@ -51,7 +51,7 @@ class TextScore:
         return mention.colour == _true_colours(self.scene)[mention.kind]
 
     def counts(self, held_out: Pairs) -> dict[str, float]:
-        """What this text adds to the sums of TEXT_METRICS. ``held_out``: pairs (kind, colour) never seen in training."""
+        """What this text adds to the sums of TEXT_METRICS. ``held_out``: (kind, colour) pairs not in train."""
         there, true = self.scene.kinds, _true_colours(self.scene)
         wrong = sum(mention.kind not in there for mention in self.mentions)
         misnamed = sum(mention.kind in self.misnamed for mention in self.mentions)

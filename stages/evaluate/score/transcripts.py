@@ -1,4 +1,4 @@
-"""Texts that some model made of pictures, read from a file: JSON lines, or the form that the notes print.
+"""Texts about pictures, read from a file: JSON lines, or the form of the notes (a reproduction of MiniMind-V).
 
 {"image": "dog.jpg", "text": "一只小狗。"}
 
@@ -18,13 +18,12 @@ from typing import NamedTuple
 from stages.common.core.errors import InputError
 
 _IMAGE = re.compile(r"\s*\[Image\]\s*[:：]\s*(.*?)\s*$", re.IGNORECASE)
-_SPEAKER = re.compile(
-    r"(?m)^\s*[^\w\s，。！？、“”\"'（(《【\[]{1,4}\s*[:：]\s*"
-)  # an emoji and a colon; the model comes last
+# An emoji and a colon; the model speaks last.
+_SPEAKER = re.compile(r"(?m)^\s*[^\w\s，。！？、“”\"'（(《【\[]{1,4}\s*[:：]\s*")
 
 
 class Transcript(NamedTuple):
-    """``line``: where in its file the picture is named, from 1."""
+    """``line``: the number of the line of the file that names the picture, from 1."""
 
     image: str
     text: str
@@ -32,11 +31,10 @@ class Transcript(NamedTuple):
 
 
 def read_transcripts(path: Path) -> list[Transcript]:
-    """Raises InputError that names the line and what is wrong with it."""
+    """Raises InputError that names the line and the error in it."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split(
-            "\n"
-        )  # a JSON string may hold what else Python ends lines at
+        # Not splitlines: a JSON string may hold other characters at which Python ends a line.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: {error}; name a text file, saved as UTF-8") from None
     first = next((line for line in lines if line.strip()), None)
@@ -65,7 +63,7 @@ def _json_lines(path: Path, lines: list[str]) -> Iterator[Transcript]:
 
 
 def _notes(path: Path, lines: list[str]) -> Iterator[Transcript]:
-    """What stands before the first picture (the parameter count) is passed over."""
+    """Lines before the first picture (the parameter count) are skipped."""
     image, start, answer = None, 0, list[str]()
     for number, line in enumerate([*lines, "[Image]: "], start=1):
         if (match := _IMAGE.match(line)) is None:

@@ -15,7 +15,7 @@ from stages.common.core.errors import InputError
 from stages.common.data.shards import read_rows
 from stages.common.world.scene import Scene, held_out_pairs
 from stages.common.world.vocabulary import KINDS
-from stages.evaluate.files import TEXT_TASKS, YES_NO_TASKS, Answer, TextLosses, read_answers, read_hidden, read_losses
+from stages.evaluate.files import TEXT_TASKS, YES_NO_TASKS, TextLosses, read_answers, read_hidden, read_losses
 from stages.evaluate.score.bootstrap import Bootstrap, Estimate, sum_by_scene
 from stages.evaluate.score.breakdowns import (
     PRIOR_METRICS,
