@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from stages.evaluate.scenes import text_estimates
 
 from stages.evaluate.score.bootstrap import Bootstrap, Estimate, ratio
-from stages.evaluate.scenes import text_estimates
 
 
 def share(rows: list[dict[str, float]], samples: int, confidence: float = 0.95, seed: int = 1) -> Estimate:
