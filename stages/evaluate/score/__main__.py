@@ -20,7 +20,7 @@ from stages.common.core.files import atomic_directory
 from stages.common.core.paths import EVALUATIONS
 from stages.common.core.stage import run_stage
 from stages.common.data.shards import read_rows
-from stages.common.tracking.runs import log_evaluation
+from stages.common.tracking.evaluations import log_evaluation
 from stages.evaluate.files import answers_folder, epoch_folders, read_model, read_provenance
 from stages.evaluate.score.dialogues import score_dialogues
 from stages.evaluate.score.lexicon import LEXICON
