@@ -13,7 +13,7 @@ from transformers.models.auto import auto_mappings
 # tokens do without. So only its name is entered, in the table that AutoConfig has or will copy when it is imported. To
 # load a checkpoint of this type, AutoConfig takes the named class from the module transformers.models.<type>: the one
 # below, which imports ours, which registers the model class.
-MODEL_TYPE = "vlm_curriculum"
+MODEL_TYPE = "vlm_curriculum"  # that of model.vlm.configuration.VlmConfig
 
 
 class _ConfigModule(ModuleType):

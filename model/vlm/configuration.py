@@ -7,7 +7,6 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
-from model import MODEL_TYPE
 from model.vlm.grids import image_tokens
 
 
@@ -15,7 +14,7 @@ from model.vlm.grids import image_tokens
 class VlmConfig(LlavaConfig):
     """``projector``: linear (MiniMind-V), mlp (LLaVA-1.5), ldp or ldpv2 (MobileVLM v1 and v2)."""
 
-    model_type = MODEL_TYPE
+    model_type = "vlm_curriculum"  # as in model/__init__.py
 
     projector: Literal["linear", "mlp", "ldp", "ldpv2"] = "linear"
 
