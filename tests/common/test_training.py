@@ -45,10 +45,14 @@ def main():
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=16, attention_dropout=0.1))
+    steps = []
     def loss_of(model, batch):
         if sys.argv[3] == "nan":
             return (model.model.embed_tokens.weight * float("nan")).sum()
         time.sleep(float(sys.argv[2]))
+        steps.append(None)
+        while sys.argv[3] == "held" and len(steps) == 15 and not Path("go on").exists():
+            time.sleep(0.05)
         hidden = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
         targets = Targets.of(batch["labels"])
         hidden = hidden.flatten(0, 1)[targets.positions]
@@ -95,7 +99,7 @@ def end(folder: Path, trouble: str) -> tuple[int, str, str]:
 
 
 def wait_for_state(folder: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not list(folder.glob(".resume/tiny-*/checkpoint-*/loss_log.json")):
         assert time.monotonic() < deadline, "no state was saved"
         time.sleep(0.05)
@@ -188,12 +192,14 @@ WAITING = "another process is training tiny here; waiting for it"
 def test_a_second_process_waits_and_trains_again(undisturbed: Path, tmp_path: Path) -> None:
     """Two workers of DVC's queue, each in a copy of the project, with the states of both in the project's folder."""
     copies = [tmp_path / "first", tmp_path / "second"]
-    first = start(copies[0], 0.05, root=tmp_path)
+    first = start(copies[0], 0.0, "held", root=tmp_path)
     wait_for_state(tmp_path)
     second = start(copies[1], 0.0, root=tmp_path)
+    assert second.stdout.readline().strip() == WAITING
+    (copies[0] / "go on").touch()
     outputs = [process.communicate(timeout=300) for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [0, 0], outputs
-    assert WAITING not in outputs[0][0] and outputs[1][0].count(WAITING) == 1
+    assert all(WAITING not in out for out, _ in outputs)  # it is printed once
     assert "resuming" not in outputs[1][0] and "60 steps" in outputs[1][0]
     for copy in copies:
         assert_same(copy, undisturbed)
@@ -201,7 +207,7 @@ def test_a_second_process_waits_and_trains_again(undisturbed: Path, tmp_path: Pa
 
 
 def test_a_waiting_process_goes_on_when_the_other_is_killed(undisturbed: Path, tmp_path: Path) -> None:
-    first = start(tmp_path, 0.2)
+    first = start(tmp_path, 0.0, "held")
     wait_for_state(tmp_path)
     second = start(tmp_path, 0.0)
     assert second.stdout.readline().strip() == WAITING
