@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,20 +38,14 @@ from stages.common.data.shards import read_rows
 from stages.common.training.callbacks import write_loss_log
 from stages.common.training.launch import run_distributed
 from stages.common.training.loop import train
-from stages.common.world.regions import box_weights
+from stages.common.world.regions import ASPECTS, Aspect, Key, phrase_words, regions_of
 from stages.common.world.scene import Scene
-from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS
 
 _TEXT_END = (
     0  # <|endoftext|>; CLIP pools a text at its first one. (transformers treats an eos_token_id of 2 differently.)
 )
 _MAX_TEXT = 77
-_MAX_COVERAGE = 0.05  # share of a patch of the background that objects may cover
 _ACTIVATION = "gelu"  # one fused kernel; CLIP's own quick_gelu took a fifth of a step on a CPU
-
-Aspect = Literal["name", "colour", "position"]
-Key = Any  # a kind or background, a colour, or a (row, column)
-ASPECTS: tuple[Aspect, ...] = ("name", "colour", "position")
 
 
 def build_clip(params: Params, vocab_size: int) -> CLIPModel:
@@ -106,38 +99,6 @@ class SceneDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.rows[index]
-
-
-@dataclass(frozen=True)
-class Region:
-    """An object or the background: its phrases by aspect, and ``weights`` over the patches [P], sum 1."""
-
-    phrases: dict[Aspect, Key]
-    weights: np.ndarray
-
-
-def regions_of(scene: Scene, grid: int) -> list[Region]:
-    """One region for each object's box, and one for the patches that only show the background."""
-    found: list[Region] = []
-    covered = np.zeros(grid * grid, np.float32)
-    for group in scene.groups:
-        for box in group.boxes:
-            weights = box_weights(box, grid)
-            covered += weights
-            cell = (group.row, min(2, int((box[0] + box[2]) * 1.5)))
-            phrases = {"name": group.kind, "colour": group.colour, "position": cell}
-            found.append(Region(phrases, weights / weights.sum()))
-    free = (covered < _MAX_COVERAGE).astype(np.float32)
-    if free.sum() > 0:
-        found.append(Region({"name": scene.background}, free / free.sum()))
-    return found
-
-
-def phrase_words(aspect: Aspect, key: Key) -> tuple[str, ...]:
-    """All wordings of a phrase: 小狗 or 狗, 海边 or 沙滩上, 红色, 左侧 or 左边."""
-    if aspect == "name":
-        return BACKGROUNDS[key].words if key in BACKGROUNDS else KINDS[key].words
-    return COLOUR_WORDS[key] if aspect == "colour" else POSITION_WORDS[key]
 
 
 def recolour(pixels: Tensor, rng: random.Random) -> Tensor:

@@ -15,13 +15,14 @@ from transformers import CLIPModel
 from stages.common.config.params import Params, load_params
 from stages.common.config.tokenizer import TokenizerParams
 from stages.common.data.chat import Encoder
+from stages.common.world.regions import ASPECTS, phrase_words, regions_of
 from stages.common.world.scene import Scene
 from stages.common.world.vocabulary import POSITION_WORDS
 from stages.prepare.drawing.compose import compose
 from stages.prepare.scene import sample_scene
 from stages.prepare.wording import caption, texts_of
 from stages.tokenizer import train_tokenizer
-from stages.vision import ASPECTS, ContrastiveCollate, build_clip, contrastive_loss, phrase_words, recolour, regions_of
+from stages.vision import ContrastiveCollate, build_clip, contrastive_loss, recolour
 
 GRID = 6
 
