@@ -136,7 +136,7 @@ def test_nothing_fits_ends_instead_of_searching_for_ever() -> None:
 
 
 def test_a_budget_that_is_not_reached_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of ROWS' descriptions none fits whole into phase short's 24 tokens."""
+    """No description in ROWS fits in the 24 tokens of phase short."""
     monkeypatch.chdir(tmp_path)
     params = PARAMS.model_copy(update={"sft": PARAMS.sft.model_copy(update={"fit": "filter", "question_share": 0.0})})
     monkeypatch.setattr(curriculum, "load_params", lambda: params)
@@ -287,8 +287,8 @@ def test_ids_and_targets_are_those_of_the_reference(tmp_path: Path) -> None:
     expected = json.loads((UPSTREAM / "minimind-v-tiny/expected_tokens.json").read_text(encoding="utf-8"))
     rows = []
     for line in lines:
-        said = [message["content"] for message in json.loads(line)["conversations"]]
-        pairs = zip(said[::2], said[1::2], strict=True)
+        texts = [message["content"] for message in json.loads(line)["conversations"]]
+        pairs = zip(texts[::2], texts[1::2], strict=True)
         rows.append({"texts": [turn(question, *split_sentences(answer)) for question, answer in pairs]})
     found, *_ = phase_samples(file_dialogues(lambda: rows, 1), range(7), Fit("cut", 384, 196), None, encoder)
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)

@@ -42,25 +42,25 @@ def test_a_sample_longer_than_the_budget_is_a_batch_of_its_own(shuffle: bool) ->
     assert sorted(plan_batches([8, 50, 9], 10, None, 1, shuffle, 1)) == [[0], [1], [2]]
 
 
-def test_little_room_is_left() -> None:
+def test_batches_are_nearly_full() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.integers(40, 160, 2000).tolist()
     plan = plan_batches(lengths, 2048, None, 1, True, 1)
     assert sum(lengths) / 2048 / len(plan) > 0.98
 
 
-def test_samples_of_a_batch_are_of_like_length() -> None:
+def test_samples_of_a_batch_have_similar_lengths() -> None:
     lengths = np.random.default_rng(0).integers(40, 160, 10_000)
     plan = plan_batches(lengths.tolist(), 2048, None, 1, True, 1)
     spreads = [np.std(lengths[batch]) for batch in plan]
     assert np.mean(spreads) < 0.2 * np.std(lengths)
     means = np.array([np.mean(lengths[batch]) for batch in plan])
-    assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.2  # but batches come in no order of length
+    assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.2  # but batches are in random order
 
 
 @given(LENGTHS, st.integers(60, 300), st.integers(2, 4))
 def test_processes_share_every_batch(lengths: list[int], budget: int, processes: int) -> None:
-    """Every sample is learnt once, in the same step as with one process; loads differ by one sample at most."""
+    """Every sample is in the same step as with one process; numbers of tokens differ by at most one sample."""
     plan = plan_batches(lengths, budget, None, 2, True, 1)
     parts = [plan.part(lengths, process, processes) for process in range(processes)]
     assert all(part.epoch_starts == plan.epoch_starts for part in parts)

@@ -1,4 +1,4 @@
-"""Packs: what lies where."""
+"""The layout of packs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stages.common.data.samples import Samples
 PAD_ID, IMAGE_ID, IMAGE_TOKENS = 0, 3, 2
 ROWS = [
     ([1], [5, IMAGE_ID, 6, 7], [IGNORED, IGNORED, 6, 7]),
-    ([], [8, 9], [8, 9]),  # asked for its first token, too, for which it has nothing to go by
+    ([], [8, 9], [8, 9]),  # its first token is a target, too, but nothing precedes it
     ([0, 1], [IMAGE_ID, IMAGE_ID, 4], [IGNORED, IGNORED, 4]),
 ]
 
@@ -27,7 +27,7 @@ def dataset() -> SampleDataset:
 
 
 @pytest.mark.parametrize(("length", "total"), [(None, 128), (12, 12), (40, 40), (11, 128)])
-def test_samples_lie_one_behind_another(length: int | None, total: int) -> None:
+def test_samples_are_concatenated(length: int | None, total: int) -> None:
     data = dataset()
     batch = PackCollate(PAD_ID, length)([data[number] for number in range(3)])
     ids, labels, positions = (batch[key].squeeze(0).tolist() for key in ("input_ids", "labels", "position_ids"))
@@ -45,7 +45,7 @@ def test_samples_lie_one_behind_another(length: int | None, total: int) -> None:
     assert 5 <= batch["max_length_q"] < 10
     assert bounds[:4] == [0, 5, 7, 12] and set(bounds[4:]) <= {12}
     rest = len(ids) - 12
-    assert total - 12 + 1 <= rest <= total - 12 + 16  # packed attention needs a position that is nobody's
+    assert total - 12 + 1 <= rest <= total - 12 + 16  # packed attention needs a position that belongs to no sample
     assert ids[12:] == rest * [PAD_ID] and labels[12:] == rest * [IGNORED]
     assert positions[12] == 0 and all(later == before + 1 for before, later in pairwise(positions[12:]))
 

@@ -79,12 +79,12 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("text", "said"), WRONG, ids=[said for _, said in WRONG])
-def test_a_mistake_is_one_sentence_and_code_2(text, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("text", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_a_mistake_is_one_sentence_and_code_2(text, message: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text(), encoding="utf-8")
     done = run("stages.common.config", tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: params.yaml") and said in done.stderr
+    assert done.stderr.startswith("error: params.yaml") and message in done.stderr
     assert done.stderr.count("\n") == 1 and done.stdout == ""
 
 
@@ -99,7 +99,8 @@ STAGES = (
     "pretrain",
     "curriculum",
     "sft",
-    "evaluate",
+    "evaluate.answer",
+    "evaluate.score pretrain",
     "report",
 )
 
@@ -107,26 +108,29 @@ STAGES = (
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_checks_before_it_works(stage: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(change("projector: linear", "projector: liner"), encoding="utf-8")
-    done = run(f"stages.{stage}", tmp_path)
+    module, *arguments = f"stages.{stage}".split()
+    done = run(module, tmp_path, *arguments)
     assert done.returncode == 2 and "model.projector is 'liner'" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (("stages.curriculum",), "run `dvc repro tokenizer` first"),
         (("stages.sft", "medium"), "run `dvc repro tokenizer` first"),
-        (("stages.evaluate", "sft-long"), "run `dvc repro sft@long` first"),
+        (("stages.evaluate.answer", "sft-long"), "run `dvc repro sft@long` first"),
         (("stages.tokenizer",), "run `dvc repro prepare` first"),
         (("stages.encode",), "run `dvc repro vision` first"),
         (("stages.pretrain",), "run `dvc repro vision` first"),
     ],
 )
-def test_a_stage_without_its_inputs_says_what_to_run(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+def test_a_stage_without_its_inputs_names_the_command_to_run(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
     (tmp_path / "params.yaml").write_text(TEXT, encoding="utf-8")
-    done = run(words[0], tmp_path, *words[1:])
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    done = run(arguments[0], tmp_path, *arguments[1:])
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
@@ -140,8 +144,8 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert done.returncode == 2 and "run this from the project's root folder" in done.stderr
 
 
-def run(module: str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", module, *words]
+def run(module: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *arguments]
     env = {"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, check=False)
 

@@ -15,11 +15,11 @@ Command = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[[Callable], Command]:
-    """Makes of a module's ``main`` a function of words: exit code and what it said."""
+    """Turns a module's ``main`` into a function of command-line arguments that returns exit code and output."""
 
     def of(main: Callable[[], None]) -> Command:
-        def run(*words: str | Path) -> tuple[int, str]:
-            monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
+        def run(*arguments: str | Path) -> tuple[int, str]:
+            monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
             capsys.readouterr()
             try:
                 run_command(main)

@@ -116,7 +116,7 @@ def logits(
     groups: int = 2,
     layers: int = 2,
 ) -> Tensor:
-    """[T, V] for ids in which the picture's place is a run of placeholders."""
+    """[T, V] for ids in which a picture is a run of placeholders."""
     embedded = weights["model.embed_tokens.weight"][list(ids)]
     features = vision(clip, preprocess(picture, size), vision_heads, 2)
     start = list(ids).index(placeholder)

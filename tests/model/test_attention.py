@@ -37,12 +37,12 @@ def attend(
     torch.manual_seed(0)
     total, width = sum(lengths) + free, 8
     query, key, value = (torch.randn(1, count, total, width).to(device, dtype) for count in (heads, groups, groups))
-    wanted = torch.randn(1, total, heads, width).to(device, dtype)
-    wanted[:, sum(lengths) :] = 0  # nobody asks for what is behind the samples
+    grad_out = torch.randn(1, total, heads, width).to(device, dtype)
+    grad_out[:, sum(lengths) :] = 0  # outputs behind the samples are unused
     bounds = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], device=device)
     leaves = [part.clone().requires_grad_() for part in (query, key, value)]
     out, _ = packed_attention(torch.nn.Identity(), *leaves, None, scaling=width**-0.5, cu_seq_lens_q=bounds)
-    out.backward(wanted)
+    out.backward(grad_out)
     found = [out[:, : sum(lengths)], *(leaf.grad[:, :, : sum(lengths)] for leaf in leaves)]
     plain = [part.float().requires_grad_() for part in (query, key, value)]
     with sdpa_kernel(SDPBackend.MATH):  # a fused one leaves rounding where gradients are zero: with a single key
@@ -51,7 +51,7 @@ def attend(
             for a, b in pairwise(bounds.tolist())
         ]
     expected = torch.cat(outs, 2).transpose(1, 2)
-    expected.backward(wanted[:, : sum(lengths)].float())
+    expected.backward(grad_out[:, : sum(lengths)].float())
     return [*found, expected, *(part.grad[:, :, : sum(lengths)] for part in plain)]
 
 
@@ -183,8 +183,8 @@ def test_the_fast_path_has_the_plain_path_s_loss_and_gradients(
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_no_sample_of_a_pack_sees_another(dtype: torch.dtype, device: str) -> None:
-    """Whatever is put in another's place, its losses stay the same to the last bit; and what sees it does change."""
+def test_samples_of_a_pack_do_not_attend_to_each_other(dtype: torch.dtype, device: str) -> None:
+    """Another sample in the pack changes no bit of a sample's logits; a change of the sample itself does."""
     model = network().to(device)
     data, collate = dataset(model, True), PackCollate(0, 512)
     items = [data[number] for number in (4, 7, 2)]

@@ -1,4 +1,4 @@
-"""Checkpoints in the public layout to directories and back, and what is said of those that are not in it."""
+"""Checkpoints in the public layout converted to directories and back; errors for those in another layout."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def state() -> State:
 
 @pytest.fixture
 def command(command_line: Callable) -> Callable[..., tuple[int, str]]:
-    """Runs ``python -m model.convert`` in this process: exit code and what it said."""
+    """Runs ``python -m model.convert`` in this process: exit code and output."""
     return command_line(convert.main)
 
 
@@ -70,9 +70,9 @@ def same(one: State, other: State) -> bool:
 
 def test_there_and_back_changes_no_bit(tmp_path: Path, state: State, command) -> None:
     sources = ["--vision", CLIP, "--tokenizer", TOKENIZER]
-    code, said = command("--minimind", CHECKPOINT, *sources, "--out", tmp_path / "a/model")
+    code, output = command("--minimind", CHECKPOINT, *sources, "--out", tmp_path / "a/model")
     assert code == 0
-    assert "hidden 32, intermediate 48, 2 layers, 4 heads of 8, 2 key-value heads, linear projector to 16" in said
+    assert "hidden 32, intermediate 48, 2 layers, 4 heads of 8, 2 key-value heads, linear projector to 16" in output
     assert command("--to-minimind", tmp_path / "a/model", "--out", tmp_path / "b/back.pth")[0] == 0
     assert same(torch.load(tmp_path / "b/back.pth", weights_only=True), state)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.name.startswith(".")) == []
@@ -127,9 +127,9 @@ def test_a_decoder_alone(tmp_path: Path, state: State, command) -> None:
     assert network.generate(**ids, max_new_tokens=3, do_sample=False).shape[1] > ids["input_ids"].shape[1]
     assert command("--to-minimind", tmp_path / "llm", "--out", tmp_path / "back.pth")[0] == 0
     assert same(torch.load(tmp_path / "back.pth", weights_only=True), decoder)
-    code, said = command("--minimind", CHECKPOINT, *arguments, "--out", tmp_path / "both")
+    code, output = command("--minimind", CHECKPOINT, *arguments, "--out", tmp_path / "both")
     assert code == 2
-    assert PROJECTION in said
+    assert PROJECTION in output
 
 
 def test_an_ldpv2_checkpoint(tmp_path: Path, state: State) -> None:
@@ -235,11 +235,11 @@ def test_a_checkpoint_in_another_layout_is_one_sentence(
 ) -> None:
     source = save(change(state), tmp_path / "source.pth")
     arguments = ("--vision", CLIP, "--tokenizer", TOKENIZER, "--out", tmp_path / "out")
-    code, said = command("--minimind", source, *arguments)
+    code, output = command("--minimind", source, *arguments)
     assert code == 2
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    assert [name for name in names if name not in said] == []
+    assert output.startswith("error: ")
+    assert output.count("\n") == 1
+    assert [name for name in names if name not in output] == []
     assert [path.name for path in tmp_path.iterdir()] == ["source.pth"]
 
 
@@ -272,9 +272,9 @@ def test_what_is_no_model_is_one_sentence_that_names_it(tmp_path: Path, state: S
     calls += [({"--to-minimind": tmp_path / "empty", "--out": tmp_path / "out"}, "empty holds no model")]
     calls += [({"--to-minimind": CLIP, "--out": tmp_path / "out"}, "of type clip")]
     for arguments, name in calls:
-        code, said = command(*(part for pair in arguments.items() for part in pair))
-        assert (code, said.startswith("error: "), said.count("\n")) == (2, True, 1), said
-        assert name in said
+        code, output = command(*(part for pair in arguments.items() for part in pair))
+        assert (code, output.startswith("error: "), output.count("\n")) == (2, True, 1), output
+        assert name in output
         assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -287,17 +287,17 @@ def test_the_command_line_says_what_it_needs(tmp_path: Path, command) -> None:
         (("--to-minimind", tmp_path, "--vision", CLIP), "--to-minimind"),
         ((), "--minimind"),
     ]:
-        code, said = command(*arguments, *out)
+        code, output = command(*arguments, *out)
         assert code == 2
-        assert name in said.splitlines()[-1]
+        assert name in output.splitlines()[-1]
 
 
 def test_a_tokenizer_of_another_size_is_an_error(tmp_path: Path, state: State, command) -> None:
     smaller = {**state, EMBEDDING: state[EMBEDDING][:299], HEAD: state[HEAD][:299]}
     arguments = ("--vision", CLIP, "--tokenizer", TOKENIZER, "--out", tmp_path / "out")
-    code, said = command("--minimind", save(smaller, tmp_path / "smaller.pth"), *arguments)
+    code, output = command("--minimind", save(smaller, tmp_path / "smaller.pth"), *arguments)
     assert code == 2
-    assert "the tokenizer has 300 entries and the checkpoint 299" in said
+    assert "the tokenizer has 300 entries, but the checkpoint 299" in output
 
 
 def test_only_what_the_layout_can_say_goes_back(state: State) -> None:
@@ -328,9 +328,9 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("transformers.LlavaProcessor.save_pretrained", full)
     arguments = ("--vision", CLIP, "--tokenizer", TOKENIZER, "--out", tmp_path / "out")
-    code, said = command("--minimind", CHECKPOINT, *arguments)
+    code, output = command("--minimind", CHECKPOINT, *arguments)
     assert (code, list(tmp_path.iterdir())) == (2, [])
-    assert "out cannot be written: No space left on device" in said
+    assert "out cannot be written: No space left on device" in output
 
 
 def test_as_a_command(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ print(json.dumps(result))
 
 @pytest.fixture
 def command(command_line: Callable) -> Callable[..., tuple[int, str]]:
-    """Runs ``python -m model.export`` in this process: exit code and what it said."""
+    """Runs ``python -m model.export`` in this process: exit code and output."""
     return command_line(export.main)
 
 
@@ -119,9 +119,9 @@ def test_a_process_without_our_code_gets_the_same(linear: Path, tmp_path: Path, 
 @pytest.mark.parametrize("projector", ["ldp", "ldpv2"])
 def test_projectors_that_llava_does_not_have_are_refused(linear: Path, tmp_path: Path, command, projector: str) -> None:
     source = with_projector(linear, projector, tmp_path / "source")
-    code, said = command("--to", "llava", source, tmp_path / "out")
-    assert (code, said.count("\n")) == (2, 1)
-    assert said.startswith(f"error: LLaVA has no {projector} projector")
+    code, output = command("--to", "llava", source, tmp_path / "out")
+    assert (code, output.count("\n")) == (2, 1)
+    assert output.startswith(f"error: LLaVA has no {projector} projector")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
@@ -139,8 +139,8 @@ def test_what_cannot_be_exported_is_one_sentence(linear: Path, tmp_path: Path, c
         ((tmp_path / "alone", tmp_path / "out"), "alone holds no processor"),
         ((linear, stock), "stock already exists"),
     ]:
-        code, said = command("--to", "llava", *arguments)
-        assert (code, said.startswith("error: "), said.count("\n")) == (2, True, 1), said
-        assert name in said
+        code, output = command("--to", "llava", *arguments)
+        assert (code, output.startswith("error: "), output.count("\n")) == (2, True, 1), output
+        assert name in output
         assert sorted(tmp_path.rglob("*")) == before
     assert command("--to", "onnx", linear, tmp_path / "out")[0] == 2

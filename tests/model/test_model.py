@@ -1,4 +1,4 @@
-"""The model: sizes, the cached path against the pixel path, losses, checkpoints as transformers knows them."""
+"""The model: sizes, the cached path against the pixel path, losses, checkpoints as transformers directories."""
 
 from __future__ import annotations
 
@@ -174,10 +174,10 @@ def test_rows_of_a_batch_have_targets_of_their_own() -> None:
     with torch.no_grad():
         out = network(input_ids=ids, patch_features=features, labels=labels)
         logits = network(input_ids=ids, patch_features=features).logits
-    wanted = torch.cat([logits[0, 38:40], logits[1, 37:40]])
-    assert torch.allclose(out.logits, wanted, atol=1e-5)
+    expected = torch.cat([logits[0, 38:40], logits[1, 37:40]])
+    assert torch.allclose(out.logits, expected, atol=1e-5)
     assert out.loss.item() == pytest.approx(
-        torch.nn.functional.cross_entropy(wanted, torch.cat([ids[0, 39:], ids[1, 38:]])).item(), rel=1e-5
+        torch.nn.functional.cross_entropy(expected, torch.cat([ids[0, 39:], ids[1, 38:]])).item(), rel=1e-5
     )
 
 

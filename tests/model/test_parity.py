@@ -94,7 +94,7 @@ def test_texts_become_the_same_tokens(processor: LlavaProcessor) -> None:
         ids = encode(processor, row, expected["max_length"])["input_ids"][0].tolist()
         theirs = [processor.image_token_id if token == PLACEHOLDER else token for token in expected["input_ids"]]
         assert ids == theirs
-        # The picture's place may also be given inside a string.
+        # The image token may also be written in a string.
         assert processor.apply_chat_template(row["conversations"]) == processor.apply_chat_template(
             [in_parts(message) for message in row["conversations"]]
         )
@@ -171,7 +171,7 @@ def test_an_ldpv2_checkpoint_computes_the_same() -> None:
     torch.testing.assert_close(projected, given["output"], atol=1e-5, rtol=0)
 
 
-# What was said of which picture. Widths and heights: larger, smaller, much longer than wide.
+# (size, mode) of a picture, and the turns of its dialogue. Sizes: larger, smaller, much higher than wide.
 DIALOGUES = [
     ((40, 24), "RGB", ["<image>\nWhat is it?", "A red dog."]),
     ((5, 3), "RGBA", ["请描述。\n<image>", "一只小狗在草地上，草地是绿色的。"]),
@@ -187,7 +187,7 @@ def picture(size: tuple[int, int], mode: str) -> Image.Image:
 
 
 def reference_rows() -> tuple[list[tuple[list[int], list[bool], Image.Image]], int]:
-    """Ids by the tokenizer that knows no pictures, targets, pictures; and the id of the placeholder."""
+    """Ids by the tokenizer without an image token, targets and pictures; and the id of the placeholder."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(FIXTURES / "tokenizer")
     hole = "\0"  # in no text, and in no merge, as `@` in MiniMind's tokenizer
     rows = []
