@@ -1,4 +1,4 @@
-"""Plots of the benchmarks, by the library that draws the report's."""
+"""Plots of the benchmarks, drawn by the report's library."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 _COLOURS = ["#9aa0a6", "#e08a2e", "#1f6fb4", "#6b7a12"]
 
-Bar = tuple[str, str, float, float, float]  # group, series, median, least, most
+Bar = tuple[str, str, float, float, float]  # group, series, median, minimum, maximum
 
 
 def bars(panels: Sequence[tuple[str, Sequence[Bar], str]], series: Sequence[str]) -> dict[str, Any]:
-    """A panel per (title, bars, scale): medians with whiskers from least to most, and the figure at each bar."""
+    """A panel per (title, bars, scale): medians with whiskers from minimum to maximum, and the number at each bar."""
     return {"hconcat": [_panel(title, rows, scale, series) for title, rows, scale in panels]}
 
 
@@ -48,7 +48,7 @@ def _panel(title: str, rows: Sequence[Bar], scale: str, series: Sequence[str]) -
 
 
 def lines(panels: Sequence[tuple[str, str, str, Sequence[tuple[float, float, str]]]]) -> dict[str, Any]:
-    """A panel per (title, x title, y title, (x, y, series)): both axes logarithmic, so that a power is a line."""
+    """A panel per (title, x title, y title, (x, y, series)): both axes logarithmic, so that a power law is a line."""
     drawn = []
     for title, x_title, y_title, points in panels:
         values = [{"x": x, "y": y, "series": series} for x, y, series in points]

@@ -1,4 +1,4 @@
-"""Three ways to train one model on the same samples, each at the pace of who asks.
+"""Three ways to train one model on the same samples, each a generator that yields measurements on request.
 
 - ``reference``: as MiniMind-V (April 2025) did it. Every picture goes through CLIP in every step, every sample is
   padded to 640 (pretraining) or 1536 tokens, logits are computed everywhere; float32 on a CPU, float16 on a GPU.
@@ -36,9 +36,9 @@ from stages.common.data.packing import PackCollate, SampleDataset
 from stages.common.training.loop import train
 from stages.common.training.precision import use_bf16
 
-BATCH_SIZE = {"pretrain": 16, "sft": 4}  # samples a step, of the reference and of stock
+BATCH_SIZE = {"pretrain": 16, "sft": 4}  # samples per step of reference and stock
 PADDED = {"pretrain": 640, "sft": 1536}  # tokens
-BATCH_TOKENS = {"pretrain": 4096, "sft": 8192}  # a step of ours, as presets/minimind.args has it
+BATCH_TOKENS = {"pretrain": 4096, "sft": 8192}  # per step of ours, as in presets/minimind.args
 _OF_LLAVA = {  # of our configuration; LLaVA's own projector is an MLP
     *("vision_config", "text_config", "image_token_index", "image_seq_length"),
     *("vision_feature_layer", "vision_feature_select_strategy", "tie_word_embeddings"),
@@ -46,10 +46,10 @@ _OF_LLAVA = {  # of our configuration; LLaVA's own projector is an MLP
 
 
 class Pace:
-    """Stands before each step: measures ``steps`` of them each time that it is asked to, then waits."""
+    """Called before each step: measures ``steps`` steps per request, then waits for the next request."""
 
     def __init__(self, asked: Connection, material: Material, frozen: bool, pixels: bool) -> None:
-        self.steps = 8 if torch.cuda.is_available() else 1  # a GPU's are short
+        self.steps = 8 if torch.cuda.is_available() else 1  # steps on a GPU are short
         self._asked, self._material = asked, material
         self._frozen, self._pixels = frozen, pixels
         self._numbers: list[list[int]] = []
@@ -91,7 +91,7 @@ def run(name: str, task: Task, folder: Path, load: Callable[[], Material], asked
 
 
 class Pixels:
-    """Pictures as CLIP wants them, decoded beforehand: workers enough would have them ready in time."""
+    """CLIP's inputs, decoded in advance: with enough loading workers, decoding would take no extra time."""
 
     def __init__(self, material: Material) -> None:
         self._shown = [pictures[0] for pictures, *_ in material.samples]
@@ -100,7 +100,7 @@ class Pixels:
         self._decoded = [processor(picture, return_tensors="pt")["pixel_values"][0] for picture in pictures]
 
     def __getitem__(self, numbers: Sequence[int]) -> torch.Tensor:
-        """[B, 3, 224, 224], of these samples."""
+        """Pixels [B, 3, 224, 224] of these samples."""
         return torch.stack([self._decoded[self._shown[number]] for number in numbers])
 
 
@@ -151,7 +151,7 @@ def reference(task: Task, material: Material, pace: Pace, folder: Path) -> None:
 
 
 class Numbers(Dataset):
-    """Samples by number alone: their collator does the work."""
+    """Samples by number; the collator does the work."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -167,7 +167,7 @@ def stock(task: Task, material: Material, pace: Pace, folder: Path) -> None:
     own = vlm_config(VISION, DECODER, "linear", material.image_id).to_dict()
     model = LlavaForConditionalGeneration(LlavaConfig(**{name: own[name] for name in own if name in _OF_LLAVA}))
     freeze(model, task)
-    pace.steps *= 4  # its batches are as long as their longest sample: some are slow
+    pace.steps *= 4  # batches are padded to their longest sample, so times vary
     pixels = Pixels(material)
 
     def collate(numbers: list[int]) -> dict[str, torch.Tensor]:
@@ -197,7 +197,7 @@ def ours(task: Task, material: Material, pace: Pace, folder: Path) -> None:
     params = material.params
     loop = (params.pretrain if task == "pretrain" else params.sft).model_copy(update={"epochs": 2000})
     plan = plan_batches(dataset.lengths, budget, None, loop.epochs, True, params.seed)
-    pace.steps *= plan.epoch_starts[1]  # a pack holds samples of like length: only all of them are a fair sample
+    pace.steps *= plan.epoch_starts[1]  # a pack holds samples of similar length: measure all packs of an epoch
     batches, forward = iter(plan.batches), model.forward
 
     def loss_of(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:

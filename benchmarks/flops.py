@@ -1,5 +1,5 @@
-"""Floating-point operations of our training, but for what fills up: no padding, logits only where there is a target,
-and in the last layer an MLP only there.
+"""Floating-point operations of training, without those on padding: logits, and the last layer's MLP, are computed at
+target positions only.
 
 A product of [m, k] and [k, n] takes 2 m k n. For a sample of T tokens, I of which are a picture's, and N targets:
 
@@ -24,7 +24,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 
 def decoder_forward(config: LlamaConfig, tokens: int, targets: int) -> tuple[float, float]:
-    """(of products with weights, of attention)"""
+    """Operations of (products with weights, attention)."""
     width, heads = config.hidden_size, config.num_attention_heads
     keys = width // heads * config.num_key_value_heads
     layers = config.num_hidden_layers
@@ -35,7 +35,7 @@ def decoder_forward(config: LlamaConfig, tokens: int, targets: int) -> tuple[flo
 
 
 def vision_forward(config: CLIPVisionConfig) -> float:
-    """Of one picture."""
+    """Operations of the vision encoder on one picture."""
     patches, width = (config.image_size // config.patch_size) ** 2, config.hidden_size
     tokens = patches + 1
     layer = 2 * tokens * (4 * width**2 + 2 * width * config.intermediate_size) + 4 * tokens**2 * width
@@ -49,7 +49,7 @@ def training(
     frozen_decoder: bool,
     pixels: bool,
 ) -> float:
-    """Of ``samples`` (tokens, targets), each with one picture; ``pixels``: the vision encoder runs in every step."""
+    """Operations on ``samples`` (tokens, targets), each with one picture; ``pixels``: with the vision encoder."""
     patches = (vision.image_size // vision.patch_size) ** 2
     projector = 2 * patches * vision.hidden_size * decoder.hidden_size
     total = 0.0

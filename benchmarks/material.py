@@ -1,4 +1,4 @@
-"""What all contenders train on: scenes of the built-in world at 224 pixels, their texts, and models of one shape."""
+"""Training material of all contenders: scenes of the built-in world at 224 pixels, texts, models of one size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VOCABULARY = 6400
 PAD_ID = 0
 
 Task = Literal["pretrain", "sft"]
-CHARACTERS = {"pretrain": (10, 40), "sft": (60, 300)}  # of an answer, at least and at most
+CHARACTERS = {"pretrain": (10, 40), "sft": (60, 300)}  # least and greatest length of an answer
 
 VISION = CLIPVisionConfig(
     hidden_size=768,
@@ -54,7 +54,7 @@ DECODER = LlamaConfig(
 
 @dataclass(frozen=True)
 class Material:
-    """``samples`` show one picture each, by its number in ``images``, which are PNG files."""
+    """``samples`` have one picture each, by its number in ``images``, which are encoded PNG files."""
 
     params: Params
     samples: list[Sample]
@@ -66,13 +66,13 @@ class Material:
         return sum(count_targets(labels) for _, _, labels in self.samples)
 
     def sizes(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
-        """(tokens, image tokens included, and targets) of these samples."""
+        """(tokens with image tokens, target tokens) of these samples."""
         found = (self.samples[number] for number in numbers)
         return [(len(ids) - 1 + IMAGE_TOKENS, count_targets(labels)) for _, ids, labels in found]
 
 
 def draw(folder: Path, scenes: int) -> None:
-    """Scenes into ``folder``, which becomes the working directory of whoever reads them."""
+    """Write scenes into ``folder``, which must be the working directory of code that reads them."""
     shutil.copytree(ROOT / "data/eval", folder / "data/eval")
     (folder / SHARDS).mkdir(parents=True)
     params = load_params(ROOT / "params.yaml")
@@ -84,9 +84,9 @@ def draw(folder: Path, scenes: int) -> None:
 
 
 def load(task: Task) -> Material:
-    """Of the scenes in the working directory, one sample of each that has an answer of the task's length.
+    """One sample of each scene in the working directory that has an answer of the task's length.
 
-    A token is a character, near enough what MiniMind2's own tokenizer makes of these texts (1.04 characters).
+    Each character is one token; MiniMind2's own tokenizer has 1.04 characters per token on these texts.
     """
     params = load_params(ROOT / "params.yaml")
     wandb = params.wandb.model_copy(update={"mode": "disabled"})
@@ -109,7 +109,7 @@ def load(task: Task) -> Material:
 
 
 def network(image_id: int, task: Task) -> VlmForConditionalGeneration:
-    """Untrained: what weights say does not change how long they take."""
+    """An untrained model: speed does not depend on the weights' values."""
     torch.manual_seed(0)
     model = VlmForConditionalGeneration(vlm_config(VISION, DECODER, "linear", image_id))
     freeze(model, task)
@@ -117,7 +117,7 @@ def network(image_id: int, task: Task) -> VlmForConditionalGeneration:
 
 
 def freeze(model: torch.nn.Module, task: Task) -> None:
-    """What a LLaVA does not train in this task."""
+    """Freeze the parts of a LLaVA that this task does not train."""
     model.requires_grad_(task == "sft")
     model.model.vision_tower.requires_grad_(False)
     model.model.multi_modal_projector.requires_grad_(True)

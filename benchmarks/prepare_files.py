@@ -1,7 +1,7 @@
-"""How fast stage prepare reads data files, and in how much memory: ``python -m benchmarks.prepare_files``.
+"""Speed and memory of stage prepare on data files: ``python -m benchmarks.prepare_files``.
 
-Small JPEGs under many names in a zip beside a jsonl file, or in a Parquet file, become shards. Beside it stands the
-limit: as many reads and decodes of pictures, alone, in as many processes.
+Small JPEGs with many names, in a zip with a jsonl file or in a Parquet file, are written as shards. For comparison, the
+limit: the same pictures only read and decoded, in as many processes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ JOB = 500
 
 
 def pictures() -> list[bytes]:
-    """Blurred noise over gradients, about 8 kB each, as a small photograph has."""
+    """Blurred noise over gradients, about 8 kB each, like small photographs."""
     rng = np.random.default_rng(1)
     ramp = np.linspace(0, 160, SIDE)
     found = []
@@ -92,7 +92,7 @@ def make_parquet(folder: Path, rows: int, data: list[bytes], group: int) -> RowS
 
 
 class Peak:
-    """Greatest memory of this process and its children: together, and of the largest one; sampled."""
+    """Peak memory of this process and its children, of all together and of the largest one; sampled."""
 
     def __init__(self) -> None:
         self.parent = self.children = self.together = 0
@@ -137,9 +137,9 @@ def parquet_batches(path: Path) -> Iterator[list[bytes]]:
 
 
 def limit(source: RowSource, rows: int, processes: int, folder: Path) -> float:
-    """Seconds to read and decode the pictures; those of a zip are read where they are decoded."""
+    """Seconds to read and decode the pictures; those in a zip are read by the process that decodes them."""
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        list(pool.map(decode, [[]] * processes))  # started
+        list(pool.map(decode, [[]] * processes))  # start all processes
         started = time.perf_counter()
         if source.images is None:
             waiting = [pool.submit(decode, [])]
@@ -167,7 +167,7 @@ def make(kind: str, folder: Path, rows: int) -> RowSource:
 def measure(kind: str, rows: int, params: Params, root: Path) -> None:
     with TemporaryDirectory(dir=root, prefix="prepare-files-") as temporary:
         folder = Path(temporary)
-        with ProcessPoolExecutor(1, get_context("spawn")) as aside:  # what it takes is no memory of what is measured
+        with ProcessPoolExecutor(1, get_context("spawn")) as aside:  # its memory is not part of the measurement
             source = aside.submit(make, kind, folder, rows).result()
         out = folder / "out"
         out.mkdir()
@@ -195,14 +195,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="where to put the data; default: the system's")
     arguments = parser.parse_args()
     params = load_params(Path("tests/params.yaml"))
-    # As few pictures stand under many names, held-out rows come in clumps: enough of them for both splits to have some.
+    # Many names share few pictures, so rows are held out in groups: enough rows for both splits to get some.
     data = params.data.model_copy(update={"source": "minimind", "resize": arguments.resize})
     print(f"{os.cpu_count()} cores; resize {arguments.resize}; peak memory: parent + children = together; limit; ratio")
     for kind in arguments.kinds:
         for rows in arguments.rows:
             share = {"validation_scenes": rows // 50, "test_scenes": rows // 50}
             sized = params.model_copy(update={"data": data.model_copy(update=share)})
-            # In a process of its own, or what the limit's run took before would count.
+            # In a process of its own, so that memory of earlier runs does not count.
             alone = get_context("spawn").Process(target=measure, args=(kind, rows, sized, arguments.folder))
             alone.start()
             alone.join()

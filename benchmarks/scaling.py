@@ -1,9 +1,9 @@
-"""What training costs as work grows: ``python -m benchmarks.scaling``.
+"""Cost of training with more data, longer sequences and more processes: ``python -m benchmarks.scaling``.
 
-The model has 26 M parameters, as in benchmarks/training.py, and is not compiled; each figure comes from a process of
-its own. More samples: what comes before the first step (reading them, their lengths, a plan of batches), and what
-loading takes. Longer texts, and more image tokens: a step of SFT, per sample. More processes: samples of SFT per
-second at an equal global batch, the cores shared among them.
+The model has 26 M parameters, as in benchmarks/training.py, and is not compiled; each figure is measured in a process
+of its own. For more samples: the time before the first step (reading samples, their lengths, planning batches) and that
+of loading batches. For longer texts and more image tokens: the time of an SFT step per sample. For more processes: SFT
+samples per second with the same global batch, where processes share the cores.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from stages.common.data.samples import Samples
 from stages.common.training.loop import train
 from stages.common.training.precision import use_bf16
 
-BUDGET = 8192  # tokens a step
+BUDGET = 8192  # tokens per step
 PROMPT = 20  # tokens
 IMAGE_ID = 3
 SAMPLES = (1000, 4000, 16_000, 64_000)
 TEXT = (32, 64, 128, 256, 512, 1024)  # tokens of an answer
 IMAGE_TOKENS = (49, 100, 144, 196)
 PROCESSES = (1, 2)
-STEPS = 4  # of each measurement, after one to warm up, or two where processes share them
+STEPS = 4  # steps per measurement, after one for warm-up (two with several processes)
 OUT = Path(__file__).parent
 
 Figures = dict[str, float]
@@ -63,7 +63,7 @@ def made_up(count: int, text: Callable[[np.random.Generator], int]) -> Samples:
 
 
 def features(count: int, tokens: int, folder: Path) -> CachedFeatures:
-    """On the disk, as the pipeline has them."""
+    """Features in a memory-mapped file, as in the pipeline."""
     path = folder / "features.npy"
     shape = (count, tokens, VISION.hidden_size)
     array = np.lib.format.open_memmap(path, "w+", "float16", shape)
@@ -76,7 +76,7 @@ def preparing(count: int) -> Figures:
     """Reading samples, planning two epochs, and loading a hundred of their batches; memory beyond that of imports."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "samples.parquet"
-        few = 200  # pictures, again and again: on the disk they would take 300 kB each
+        few = 200  # pictures, used repeatedly: in the file each takes 300 kB
         alone("write", str(count), str(few), folder)
         pictures = CachedFeatures(np.load(Path(folder) / "features.npy", mmap_mode="r"))
         before = peak_memory()
@@ -106,7 +106,7 @@ class _Repeated:
 
 
 def stepping(text: int, image_tokens: int) -> Figures:
-    """Seconds of a step of SFT per sample, and the peak of memory."""
+    """Seconds per sample of an SFT step, and peak memory."""
     reuse_memory()
     model = network(IMAGE_ID, "sft")
     use_packed_attention(model)
@@ -157,7 +157,7 @@ def sharing(folder: Path) -> None:
 
 
 def alone(*arguments: str, launcher: tuple[str, ...] = (), **env: str) -> Figures:
-    """What this module prints when it is run in a process of its own; the last line of it."""
+    """The last line that this module prints when it runs in a process of its own."""
     command = [sys.executable, *launcher, "-m", "benchmarks.scaling", *arguments]
     done = subprocess.run(
         command,

@@ -1,7 +1,7 @@
-"""How fast a 26 M-parameter model trains, beside two other ways to do it: ``python -m benchmarks.training``.
+"""Training speed of a 26 M-parameter model, compared with two other ways: ``python -m benchmarks.training``.
 
-Every contender (see benchmarks/contenders.py) waits in a process of its own and is asked in turn, so that a change of
-the machine's mood meets all alike; before each round the fastest matrix product is measured. Written are a table, all
+Every contender (see benchmarks/contenders.py) runs in a process of its own, and all take turns, so that changes of the
+machine's speed affect all of them; the peak of matrix products is measured before each round. Writes a table, all
 measurements (training.json) and a plot (training.png).
 """
 
@@ -37,16 +37,16 @@ from stages.encode import create_arrays, write_features
 
 TASKS: tuple[Task, ...] = ("pretrain", "sft")
 CONTENDERS = ("reference", "stock", "ours")
-EPOCHS = (1, 2, 4, 11)  # over which the cost of the feature cache is spread; the default run has 1 + 5 x 2
-SCENES = 244  # they fill our packs to 96 (pretraining) and 98 % (SFT), about as a whole run does
-CUBE = 8192 if torch.cuda.is_available() else 2048  # a side of the matrices that measure the peak
+EPOCHS = (1, 2, 4, 11)  # epochs that share the cost of the feature cache; the default run has 1 + 5 x 2
+SCENES = 244  # packs are 96 (pretraining) and 98 % (SFT) full with so many, about as in a full run
+CUBE = 8192 if torch.cuda.is_available() else 2048  # side of the square matrices whose product measures the peak
 OUT = Path(__file__).parent
 
 Measurement = dict[str, float]
 
 
 def fastest_product(dtype: torch.dtype) -> float:
-    """Operations a second of a product of two cubes, the best of ten."""
+    """Floating-point operations per second of a product of two square matrices, the best of ten runs."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     a, b = (torch.randn(CUBE, CUBE, device=device).to(dtype) for _ in range(2))
     best = float("inf")
@@ -70,7 +70,7 @@ def encode(folder: Path) -> float:
 
 @contextmanager
 def waiting(task: Task, folder: Path, threads: int) -> Iterator[dict[str, Connection]]:
-    """The contenders, each in its process, ready to be asked; no longer there after the block."""
+    """The contenders, each in a process of its own, which ends with the block."""
     context = get_context("spawn")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     processes, ends = [], {}
@@ -117,7 +117,7 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def summary(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row per task and contender: (median, least, most) of each figure; ratios within each round."""
+    """A row per task and contender: (median, minimum, maximum) of each figure; ratios are taken within a round."""
     rows = []
     peak = median(run["peak"]["bf16"] for run in found["rounds"])
     for task in TASKS:
