@@ -11,8 +11,8 @@ from stages.common.data.features import CachedFeatures, MeanPicture
 from stages.common.data.packing import PackCollate, SampleDataset
 from stages.common.data.samples import Samples
 from stages.evaluate.answer.answerer import Answerer, Question
-from stages.evaluate.answer.generation import shared_prefix
 from stages.evaluate.answer.losses import Other, make_reference, target_spans, text_losses
+from stages.evaluate.answer.prefill import shared_prefix
 
 FEATURES = CachedFeatures(np.random.default_rng(0).normal(size=(6, 4, 8)).astype(np.float16))
 PROMPTS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,15 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from model.vlm.attention import packed_attention_in
 from model.vlm.modeling import VlmForConditionalGeneration
-from stages.common.data.chat import IGNORED, IMAGE, Encoder
-from stages.common.data.features import Pictures
-from stages.common.data.packing import PackCollate, SampleDataset
-from stages.common.data.samples import Sample, Samples, count_targets
-from stages.evaluate.answer.generation import FeaturesOf, Prompt, generate, prefill
+from stages.common.data.chat import IGNORED, Encoder
+from stages.common.data.features import MeanPicture, Pictures
+from stages.common.data.samples import Sample
+from stages.evaluate.answer.generation import generate
+from stages.evaluate.answer.prefill import FeaturesOf, Prompt, begin, prefill
+
+BLIND = -1  # in place of a picture's number: the blind picture
+_TOGETHER = 3  # batches of texts whose shared beginnings are computed together
 
 
 @dataclass(frozen=True)
@@ -43,63 +45,102 @@ class Answerer:
 
     @torch.inference_mode()
     def answer(self, questions: Sequence[Question], pictures: Pictures, max_new_tokens: int, label: str) -> list[str]:
+        features_of = self._features_of(pictures)
         answers: list[str] = []
-        with tqdm(total=len(questions), unit="answer", desc=label) as bar:
-            for prompts in self._batches(questions):
-                ids = generate(self.model, prompts, self._features_of(pictures), max_new_tokens, self.encoder.end_id)
-                answers += self._tokenizer.batch_decode(ids, skip_special_tokens=True)
-                bar.update(len(prompts))
+        for prompts in self._batches(questions, label):
+            ids = generate(self.model, prompts, features_of, max_new_tokens, self.encoder.end_id)
+            answers += self._tokenizer.batch_decode(ids, skip_special_tokens=True)
         return answers
 
     @torch.inference_mode()
     def hidden_states(self, questions: Sequence[Question], pictures: Pictures, label: str) -> np.ndarray:
         """The decoder's hidden state at each question's last position, where the answer begins: [N, layers + 1, D],
         float16. Layer 0 is the embedding, the last one is after the final norm."""
-        config = self.model.config.text_config
-        found = np.zeros((len(questions), config.num_hidden_layers + 1, config.hidden_size), np.float16)
-        largest = np.finfo(np.float16).max
-        with tqdm(total=len(questions), unit="question", desc=label) as bar:
-            for prompts in self._batches(questions):
-                hidden = torch.stack(prefill(self.model, prompts, self._features_of(pictures)).hidden, 1)
-                found[bar.n : bar.n + len(prompts)] = hidden.float().clamp(-largest, largest).cpu().numpy()
-                bar.update(len(prompts))
-        return found
+        features_of = self._features_of(pictures)
+        config, largest = self.model.config.text_config, torch.finfo(torch.float16).max
+        found = [torch.zeros(0, config.num_hidden_layers + 1, config.hidden_size, dtype=torch.float16)]
+        for prompts in self._batches(questions, label):
+            beginning = begin(self.model, prompts, features_of)
+            layers = prefill(self.model, beginning, prompts, features_of, all_layers=True).hidden
+            hidden = torch.stack([layer[:, -1] for layer in layers], 1)
+            found.append(hidden.float().clamp(-largest, largest).half().cpu())
+        return torch.cat(found).numpy()
 
     @torch.inference_mode()
-    def target_losses(self, samples: Sequence[Sample], pictures: Pictures, label: str) -> list[np.ndarray]:
-        """Cross-entropy, in nats, of each target token in turn, an array [targets] of float32 per sample."""
-        image_id = self.encoder.token_id(IMAGE)
-        dataset = SampleDataset(Samples.of(samples), pictures, self.model.config.image_tokens, image_id)
-        collate = PackCollate(self._tokenizer.pad_token_id, None)
-        # Samples of similar length together: their attention is computed in few products.
-        order = np.argsort(dataset.lengths, kind="stable")
-        losses: list[np.ndarray] = [np.zeros(0, np.float32)] * len(dataset)
-        with packed_attention_in(self.model), tqdm(total=len(dataset), unit="text", desc=label) as bar:
-            for start in range(0, len(order), self._batch_size):
-                numbers = order[start : start + self._batch_size].tolist()
-                items = [dataset[number] for number in numbers]
-                batch = {
-                    key: value.to(self.model.device) if isinstance(value, Tensor) else value
-                    for key, value in collate(items).items()
-                }
-                logits = self.model(**batch, num_items_in_batch=1).logits  # [targets of all, V]
-                labels = batch["labels"][batch["labels"] != IGNORED]
-                nats = cross_entropy(logits, labels, reduction="none").cpu().numpy()
-                ends = np.cumsum([count_targets(item["labels"][1:]) for item in items])
-                for number, found in zip(numbers, np.split(nats, ends[:-1]), strict=True):
-                    losses[number] = found
-                bar.update(len(items))
+    def target_losses(
+        self, samples: Sequence[Sample], pictures: Pictures, label: str, blind: MeanPicture | None = None
+    ) -> list[np.ndarray]:
+        """Cross-entropy, in nats, of each target token in turn, an array [targets] of float32 per sample.
+
+        Samples that follow one another share what they can: put those about the same pictures together. A picture
+        BLIND is ``blind``.
+        """
+        features_of = self._features_of(pictures, blind)
+        losses: list[np.ndarray] = []
+        size = _TOGETHER * self._batch_size
+        with tqdm(total=len(samples), unit="text", desc=label) as bar:
+            for start in range(0, len(samples), size):
+                losses += self._losses_of(samples[start : start + size], features_of, bar)
         return losses
 
-    def _batches(self, questions: Sequence[Question]) -> list[list[Prompt]]:
-        prompts = [Prompt(self.encoder.prompt(question.prompt), question.pictures) for question in questions]
-        return [prompts[start : start + self._batch_size] for start in range(0, len(prompts), self._batch_size)]
+    def _losses_of(self, samples: Sequence[Sample], features_of: FeaturesOf, bar: tqdm) -> list[np.ndarray]:
+        labels = [np.asarray(sample[2]) for sample in samples]
+        targets = [1 + np.flatnonzero(row[1:] != IGNORED) for row in labels]  # nothing predicts a first token
+        # Nothing after the last target counts, and the last target itself is only predicted.
+        ends = [int(places[-1]) if len(places) else 1 for places in targets]
+        prompts = [
+            Prompt([int(i) for i in ids[:end]], [int(number) for number in pictures])
+            for (pictures, ids, _), end in zip(samples, ends, strict=True)
+        ]
+        image_id = self.model.config.image_token_index
+        prompts = [Prompt(ids, numbers[: ids.count(image_id)]) for ids, numbers in prompts]
+        # The position before the first target is not shared, because its hidden state is needed.
+        first = min((int(places[0]) - 1 for places in targets if len(places)), default=0)
+        beginning = begin(self.model, prompts, features_of, first)
+        losses = [np.zeros(0, np.float32)] * len(samples)
+        order = np.argsort([len(prompt.ids) for prompt in prompts], kind="stable")  # little to fill up
+        for start in range(0, len(order), self._batch_size):
+            numbers = order[start : start + self._batch_size].tolist()
+            hidden = prefill(self.model, beginning, [prompts[number] for number in numbers], features_of).hidden[-1]
+            # Counted from the end, where all prompts of the batch end together.
+            places = [hidden.shape[1] - self._positions_after(prompts[n].ids, targets[n]) for n in numbers]
+            rows = np.repeat(np.arange(len(numbers)), [len(part) for part in places])
+            columns = torch.from_numpy(np.concatenate(places)).to(hidden.device)
+            logits = self.model.lm_head(hidden[torch.from_numpy(rows).to(hidden.device), columns]).float()
+            tokens = torch.from_numpy(np.concatenate([labels[n][targets[n]] for n in numbers]).astype(np.int64))
+            nats = cross_entropy(logits, tokens.to(logits.device), reduction="none").cpu().numpy()
+            bounds = np.cumsum([len(part) for part in places])[:-1]
+            for number, found in zip(numbers, np.split(nats, bounds), strict=True):
+                losses[number] = found
+            bar.update(len(numbers))
+        return losses
 
-    def _features_of(self, pictures: Pictures) -> FeaturesOf:
+    def _positions_after(self, ids: Sequence[int], targets: np.ndarray) -> np.ndarray:
+        """How many positions from the end of ``ids``, image tokens included, each target's predecessor stands: 1 is
+        the last."""
+        widths = np.where(np.asarray(ids) == self.model.config.image_token_index, self.model.config.image_tokens, 1)
+        ends = widths.cumsum()
+        return ends[-1] - ends[targets - 1] + 1
+
+    def _batches(self, questions: Sequence[Question], label: str) -> Iterator[list[Prompt]]:
+        prompts = [Prompt(self.encoder.prompt(question.prompt), question.pictures) for question in questions]
+        with tqdm(total=len(questions), unit="question", desc=label) as bar:
+            for start in range(0, len(prompts), self._batch_size):
+                yield prompts[start : start + self._batch_size]
+                bar.update(min(self._batch_size, len(prompts) - start))
+
+    def _features_of(self, pictures: Pictures, blind: MeanPicture | None = None) -> FeaturesOf:
         """Patch features of pictures, or of what the cache holds of them."""
 
         def features(numbers: Sequence[int]) -> Tensor:
-            shown = torch.from_numpy(pictures[numbers]).float().to(self.model.device)
-            return shown if pictures.key == "patch_features" else self.model.patch_features(shown)
+            shown = [number for number in numbers if number != BLIND]
+            found = torch.from_numpy(pictures[shown]).float().to(self.model.device)
+            found = found if pictures.key == "patch_features" else self.model.patch_features(found)
+            if len(shown) == len(numbers):
+                return found
+            places = torch.tensor([number != BLIND for number in numbers], device=found.device)
+            both = torch.tensor(blind[[BLIND] * len(numbers)], device=found.device)
+            both[places] = found
+            return both
 
         return features

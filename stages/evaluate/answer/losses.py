@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.common.data.chat import IGNORED, IMAGE, Encoder, dialogue_text
-from stages.common.data.features import Pictures
+from stages.common.data.features import MeanPicture, Pictures
 from stages.common.data.samples import Sample, cut
-from stages.evaluate.answer.answerer import Answerer
+from stages.evaluate.answer.answerer import BLIND, Answerer
 from stages.evaluate.files import TextLosses
 
 
@@ -70,31 +70,22 @@ def text_losses(
     references: Sequence[Reference],
     others: Sequence[Other | None],
     pictures: Pictures,
-    blind: Pictures,
+    blind: MeanPicture,
     label: str,
 ) -> list[TextLosses]:
     """``others``: of each reference, the pictures that stand in for its own; None: there are none."""
-    swapped = [
-        (other.pictures, *reference.sample[1:])
-        for reference, other in zip(references, others, strict=True)
-        if other is not None
-    ]
-    samples = [reference.sample for reference in references]
-    seen = answerer.target_losses([*samples, *swapped], pictures, f"{label} losses")
-    unseen = answerer.target_losses(samples, blind, f"{label} losses, blind picture")
-    with_other = iter(seen[len(samples) :])
-    nothing = np.zeros(0, np.float32)
-    return [
-        TextLosses(
-            reference.id,
-            reference.task,
-            reference.text,
-            reference.starts,
-            reference.ends,
-            own,
-            nothing if other is None else next(with_other),
-            without,
-            "" if other is None else other.id,
-        )
-        for reference, other, own, without in zip(references, others, seen, unseen, strict=False)
-    ]
+    samples: list[Sample] = []
+    for reference, other in zip(references, others, strict=True):
+        own, *text = reference.sample
+        samples.append((own, *text))
+        samples.append(([BLIND] * len(own), *text))
+        if other is not None:
+            samples.append((other.pictures, *text))
+    losses = iter(answerer.target_losses(samples, pictures, f"{label} losses", blind))
+    found = []
+    for reference, other in zip(references, others, strict=True):
+        with_own, without = next(losses), next(losses)
+        with_other, other_id = (np.zeros(0, np.float32), "") if other is None else (next(losses), other.id)
+        text = (reference.id, reference.task, reference.text, reference.starts, reference.ends)
+        found.append(TextLosses(*text, with_own, with_other, without, other_id))
+    return found

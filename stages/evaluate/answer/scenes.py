@@ -61,15 +61,21 @@ def other_rows(groups: Sequence[Hashable]) -> list[int | None]:
 def scene_losses(answerer: Answerer, rows: Sequence[Row], params: Params, label: str) -> list[TextLosses]:
     """Of the first reference text of each task; the other picture has the same background, so that a text's objects
     are what differs."""
-    others = other_rows([json.loads(row["scene"])["background"] for row in rows])
+    backgrounds = [json.loads(row["scene"])["background"] for row in rows]
+    others = other_rows(backgrounds)
+    # Scenes of one background follow one another, because they stand in for each other.
+    order = sorted(range(len(rows)), key=lambda number: backgrounds[number])
     references, stand_ins = [], []
     for task in TEXT_TASKS:
-        for number, (row, other) in enumerate(zip(rows, others, strict=True)):
-            turns = [(with_image(WORLD_PROMPTS[task]), [_reference(row, task)])]
-            references.append(make_reference(answerer, row["id"], task, turns, [number]))
+        for number in order:
+            turns = [(with_image(WORLD_PROMPTS[task]), [_reference(rows[number], task)])]
+            references.append(make_reference(answerer, rows[number]["id"], task, turns, [number]))
+            other = others[number]
             stand_ins.append(None if other is None else Other(rows[other]["id"], [other]))
     pictures = load_pictures("test", params.encode.cache, params.data.image_size)
-    return text_losses(answerer, references, stand_ins, pictures, load_mean(), label)
+    losses = text_losses(answerer, references, stand_ins, pictures, load_mean(), label)
+    places = {row["id"]: number for number, row in enumerate(rows)}
+    return sorted(losses, key=lambda text: (TEXT_TASKS.index(text.task), places[text.id]))
 
 
 def _reference(row: Row, task: str) -> str:
