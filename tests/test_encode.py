@@ -87,9 +87,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def set_params(project: Path, processes: int = 1, cache: bool = True, precision: str = "fp32") -> None:
+def set_params(
+    project: Path, processes: int = 1, cache: bool = True, precision: str = "fp32", mean_pictures: int = 7
+) -> None:
     params = yaml.safe_load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"))
-    params["encode"] = {"cache": cache, "batch_size": 4}
+    params["encode"] = {"cache": cache, "batch_size": 4, "mean_pictures": mean_pictures}
     params["train"] |= {"processes": processes, "precision": precision}
     (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
@@ -130,7 +132,7 @@ def test_features_are_the_encoders_last_hidden_states(project: Path, monkeypatch
     assert "pictures/s" in err
     monkeypatch.chdir(project)
     model = CLIPVisionModel.from_pretrained("data/vision").eval()
-    assert {path.stem for path in Path("data/features").iterdir()} == set(COUNTS)
+    assert {path.stem for path in Path("data/features").iterdir()} == {*COUNTS, "mean"}
     for split, counts in COUNTS.items():
         pixels = encode.pixel_values(list(read_images(split)), SIDE)
         with torch.no_grad():
@@ -260,12 +262,33 @@ def test_room_is_what_features_and_dvcs_copy_of_them_need(
     assert sorted(path.name for path in (project / "data").iterdir()) == ["prepared", "vision"]
     usage(room)
     encode.main()
-    assert len(features(project)) == 3
+    assert len(features(project)) == 4
 
 
-def test_without_a_cache_nothing_is_encoded(project: Path) -> None:
-    set_params(project, processes=2, cache=False)
-    shutil.rmtree(project / "data/vision")
+@pytest.mark.parametrize("mean_pictures", [7, 1000])
+def test_the_mean_is_that_of_the_first_train_pictures(project: Path, mean_pictures: int) -> None:
+    set_params(project, mean_pictures=mean_pictures)
     code, _, err = run(project, "stages.encode")
     assert code == 0, err
-    assert [path.name for path in (project / "data/features").iterdir()] == ["README.md"]
+    train = np.load(project / "data/features/train.npy", allow_pickle=False)
+    mean = np.load(project / "data/features/mean.npy", allow_pickle=False)
+    assert mean.dtype == np.float32
+    assert mean == pytest.approx(train[:mean_pictures].astype(np.float64).mean(0), abs=1e-6)
+    assert abs(mean - train.astype(np.float64).mean(0)).max() < 1e-6 or mean_pictures < len(train)
+
+
+def test_without_a_cache_the_mean_alone_is_written(project: Path) -> None:
+    code, _, err = run(project, "stages.encode")
+    assert code == 0, err
+    expected = np.load(project / "data/features/mean.npy", allow_pickle=False)
+    set_params(project, processes=2, cache=False)
+    code, _, err = run(project, "stages.encode")
+    assert code == 0, err
+    assert sorted(path.name for path in (project / "data/features").iterdir()) == ["README.md", "mean.npy"]
+    assert np.load(project / "data/features/mean.npy", allow_pickle=False) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_mean_of_no_pictures_is_refused(project: Path) -> None:
+    set_params(project, mean_pictures=0)
+    code, _, err = run(project, "stages.encode")
+    assert code == 2 and "encode.mean_pictures" in err

@@ -20,9 +20,7 @@ from model.vlm.grids import PROJECTORS
 from model.vlm.modeling import Targets, VlmForConditionalGeneration, count_parameters
 from model.vlm.projectors import LDPProjector, LDPv2Projector
 from model.vlm.tokenization import with_image_token
-from stages.common.data.features import CachedFeatures
 from stages.common.training.checkpoints import save_checkpoint
-from stages.evaluate.answers import Answerer, Question
 
 UPSTREAM = Path(__file__).parents[3] / "shared/upstream/minimind-v-tiny"
 
@@ -215,18 +213,3 @@ def test_importing_the_package_is_enough_to_load_a_checkpoint(tmp_path: Path, to
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], text=True, capture_output=True, check=True)
     assert done.stdout.split() == ["VlmForConditionalGeneration", "VlmConfig", "LlavaProcessor", str(len(tokenizer))]
-
-
-def test_answers_do_not_depend_on_the_batch(tokenizer) -> None:
-    image_id = tokenizer.convert_tokens_to_ids("<image>")
-    network = tiny(vocab_size=len(tokenizer), image_id=image_id)
-    features = CachedFeatures(np.random.default_rng(0).normal(size=(3, 36, 24)).astype(np.float16))
-    prompts = ["<image>图中有狗吗？", "请描述这张图片。<image>图中有狗吗？", "狗<image>"]
-    questions = [Question((number,), prompt) for number, prompt in enumerate(prompts)]
-    together = Answerer(network, tokenizer, 3).answer(questions, features, 12, "together")
-    alone = Answerer(network, tokenizer, 1).answer(questions, features, 12, "alone")
-    assert together == alone
-    margins = Answerer(network, tokenizer, 3).margins(questions, features, "有", "没有", "together")
-    assert margins == pytest.approx(
-        Answerer(network, tokenizer, 1).margins(questions, features, "有", "没有", "alone"), abs=1e-4
-    )

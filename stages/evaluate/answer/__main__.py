@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,7 +19,7 @@ from stages.common.config.params import Params, load_params
 from stages.common.core.errors import InputError
 from stages.common.core.files import atomic_directory
 from stages.common.core.memory import reuse_memory
-from stages.common.core.provenance import provenance
+from stages.common.core.provenance import FILE, Provenance, provenance
 from stages.common.core.stage import run_stage
 from stages.common.data.chat import load_tokenizer
 from stages.common.training.checkpoints import checkpoint_path, epoch_checkpoints, load_checkpoint
@@ -39,9 +38,9 @@ def answer(name: str, params: Params, folder: Path) -> None:
     write_provenance(folder, training_provenance(name), provenance("fp32", compiled=False, processes=1))
 
 
-def training_provenance(name: str) -> dict[str, Any] | None:
+def training_provenance(name: str) -> Provenance | None:
     """What the checkpoint's folder says of how it was trained; None for a finished model, which was fetched."""
-    path = checkpoint_path(name) / "provenance.json"
+    path = checkpoint_path(name) / FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 

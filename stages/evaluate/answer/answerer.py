@@ -134,13 +134,15 @@ class Answerer:
 
         def features(numbers: Sequence[int]) -> Tensor:
             shown = [number for number in numbers if number != BLIND]
-            found = torch.from_numpy(pictures[shown]).float().to(self.model.device)
-            found = found if pictures.key == "patch_features" else self.model.patch_features(found)
             if len(shown) == len(numbers):
-                return found
-            places = torch.tensor([number != BLIND for number in numbers], device=found.device)
-            both = torch.tensor(blind[[BLIND] * len(numbers)], device=found.device)
-            both[places] = found
-            return both
+                return encoded(shown)
+            found = torch.tensor(blind[numbers], device=self.model.device)
+            if shown:
+                found[torch.tensor([number != BLIND for number in numbers], device=found.device)] = encoded(shown)
+            return found
+
+        def encoded(numbers: Sequence[int]) -> Tensor:
+            found = torch.from_numpy(pictures[numbers]).float().to(self.model.device)
+            return found if pictures.key == "patch_features" else self.model.patch_features(found)
 
         return features
