@@ -1,4 +1,4 @@
-"""Intervals by resampling, and differences of two checkpoints that are resampled alike."""
+"""Intervals by resampling, and paired differences of two checkpoints."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from stages.evaluate.scenes import text_estimates
 
 from stages.evaluate.score.bootstrap import Bootstrap, Estimate, ratio
+from stages.evaluate.score.world import text_estimates
 
 
 def share(rows: list[dict[str, float]], samples: int, confidence: float = 0.95, seed: int = 1) -> Estimate:
@@ -25,8 +25,8 @@ def test_every_scene_has_a_row() -> None:
         Bootstrap(2, 10, 0.95, 1).of_sums([{"part": 1.0}], {})
 
 
-def test_two_checkpoints_are_resampled_alike() -> None:
-    """Scenes differ much, checkpoints by the same in each: the difference is certain, each figure is not."""
+def test_two_checkpoints_get_the_same_resamples() -> None:
+    """Scenes differ a lot, checkpoints by the same amount in each: the difference is certain, each value is not."""
     easy = [{"part": 0.5 + (i % 10) / 20, "whole": 1.0} for i in range(100)]
     hard = [{"part": row["part"] - 0.02, "whole": 1.0} for row in easy]
     one, other = share(easy, 500), share(hard, 500)
@@ -34,11 +34,11 @@ def test_two_checkpoints_are_resampled_alike() -> None:
     assert np.allclose(one.resampled - other.resampled, 0.02)
 
 
-def test_a_figure_of_its_own_has_no_interval() -> None:
-    assert Estimate.alone(0.5).row() == {"value": 0.5, "low": None, "high": None}
+def test_a_value_that_is_no_mean_has_no_interval() -> None:
+    assert Estimate.without_interval(0.5).row() == {"value": 0.5, "low": None, "high": None}
 
 
-def test_intervals_follow_the_confidence_asked_for() -> None:
+def test_a_higher_confidence_gives_a_wider_interval() -> None:
     rows = [{"part": float(i % 2), "whole": 1.0} for i in range(100)]
     wide, narrow = (share(rows, 2000, level) for level in (0.95, 0.5))
     assert wide.low < narrow.low < 0.5 < narrow.high < wide.high

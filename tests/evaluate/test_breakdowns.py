@@ -1,4 +1,4 @@
-"""Where hallucination sits, by examples worked out by hand."""
+"""Hallucination by sentence, frequency and background, by examples worked out by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOX = ((0.0, 0.0, 0.3, 0.3),)
 SCENE = Scene("x", "seaside", (Group("dog", "red", 1, 1, 0, BOX), Group("cat", "blue", 1, 1, 2, BOX)), ())
 
 
-def figures(series: list[Point], name: str) -> list[float | None]:
+def values(series: list[Point], name: str) -> list[float | None]:
     return [point.row()["intervals"][name]["value"] for point in series]
 
 
@@ -36,9 +36,9 @@ def test_a_text_is_cut_after_each_sentence() -> None:
     series = by_sentence([longer, shorter], bootstrap(2))
     assert [point.at for point in series] == ["1", "2", "3"]
     assert [point.texts for point in series] == [2, 1, 1]
-    assert figures(series, "recall") == pytest.approx([2 / 4, 2 / 4, 3 / 4])
-    assert figures(series, "chair_i") == pytest.approx([0, 2 / 4, 2 / 5])
-    assert figures(series, "chair_i_here") == pytest.approx([0, 1, 0])
+    assert values(series, "recall") == pytest.approx([2 / 4, 2 / 4, 3 / 4])
+    assert values(series, "chair_i") == pytest.approx([0, 2 / 4, 2 / 5])
+    assert values(series, "chair_i_here") == pytest.approx([0, 1, 0])
 
 
 def test_a_sentence_that_few_texts_have_is_not_shown() -> None:
@@ -46,7 +46,7 @@ def test_a_sentence_that_few_texts_have_is_not_shown() -> None:
     assert [point.at for point in by_sentence(scores, bootstrap(20))] == ["1"]
 
 
-def test_texts_without_words_have_no_sentences() -> None:
+def test_empty_texts_have_no_sentences() -> None:
     assert by_sentence([score_text("", SCENE)], bootstrap(1)) == []
 
 
@@ -58,17 +58,17 @@ def test_kinds_in_thirds_by_frequency() -> None:
         "middle": ["cat", "ball"],
         "rare": ["bus", "tree"],
     }
-    assert figures(series, "chair_i") == [0.5, 0.5, 1.0]
-    assert figures(series, "recall") == [1.0, 1.0, None]
+    assert values(series, "chair_i") == [0.5, 0.5, 1.0]
+    assert values(series, "recall") == [1.0, 1.0, None]
 
 
 def test_kinds_by_whether_the_background_suggests_them() -> None:
     series = by_background([score_text("狗、鱼、飞机", SCENE)], bootstrap(1))
-    assert {point.at: figures([point], "chair_i")[0] for point in series} == {"home": 0.5, "elsewhere": 1.0}
-    assert figures(series, "recall") == [1.0, 0.0]  # the cat is not at home there, and missed
+    assert {point.at: values([point], "chair_i")[0] for point in series} == {"home": 0.5, "elsewhere": 1.0}
+    assert values(series, "recall") == [1.0, 0.0]  # the cat is not at home there, and missed
 
 
-def test_inventions_against_what_frequency_alone_would_give() -> None:
+def test_wrong_mentions_against_those_expected_by_frequency_alone() -> None:
     frequency = dict.fromkeys(KINDS, 0) | {"dog": 50, "fish": 30, "boat": 10, "plane": 60}
     counts = prior_counts(score_text("狗、鱼、鱼、飞机", SCENE), frequency)
     # Of what is absent 30 + 10 of 100 are at home at the seaside.

@@ -1,4 +1,4 @@
-"""Texts about photographs, whatever made them: their two forms, the manifest, the figures, the command."""
+"""Texts about photographs, from any model: their two file formats, the manifest, the metrics, the command."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_what_is_supported() -> None:
     assert found.missed == ("大海",)
 
 
-def test_figures_by_hand() -> None:
+def test_metrics_by_hand() -> None:
     assert value("chair_i", TALKATIVE, SHORT) == pytest.approx(3 / 11)
     assert value("chair_s", TALKATIVE, SHORT) == pytest.approx(1 / 2)
     assert value("unsupported", TALKATIVE, SHORT) == pytest.approx(3 / 2)
@@ -103,7 +103,7 @@ def test_the_main_subject(text: str, gender: str, colour: str, count: str) -> No
     assert dict(score(text).subject) == {"gender": gender, "colour": colour, "count": count}
 
 
-def test_what_a_picture_does_not_tell_is_not_judged() -> None:
+def test_what_a_picture_leaves_open_is_not_judged() -> None:
     crowd = BEACH.model_copy(update={"subject": Subject(concept="人", gender=None, colours=("红",), count=None)})
     assert set(score("三个男人", crowd).subject.values()) == {"not stated"}
     assert value("subject_gender", "两个女人", "一个男人", "沙滩") == pytest.approx(1 / 2)
@@ -156,7 +156,7 @@ def test_json_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         (" \n\n", "is empty"),
@@ -167,14 +167,14 @@ def test_json_lines(tmp_path: Path) -> None:
         ("[Image]: \n狗\n", "line 1: [Image]: without the name"),
     ],
 )
-def test_transcripts_that_cannot_be_used(tmp_path: Path, text: str, said: str) -> None:
+def test_transcripts_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         read_transcripts(written(tmp_path, text))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"there": ["狗狗"]}, "x: the lexicon has no concept 狗狗"),  # a word, not the concept's name
         ({"subject": {"concept": "独角兽", "gender": None, "colours": [], "count": 1}}, "no concept 独角兽"),
@@ -183,12 +183,12 @@ def test_transcripts_that_cannot_be_used(tmp_path: Path, text: str, said: str) -
         ({"subject": {"concept": "狗", "gender": "both", "colours": [], "count": 1}}, "x.subject.gender"),
     ],
 )
-def test_a_manifest_that_cannot_be_used(tmp_path: Path, change: dict, said: str) -> None:
+def test_a_manifest_that_cannot_be_used(tmp_path: Path, change: dict, message: str) -> None:
     entry = {"there": ["狗"], "allowed": [], "subject": {"concept": "狗", "gender": None, "colours": [], "count": 1}}
     path = written(tmp_path, yaml.safe_dump({"x": entry | change}, allow_unicode=True))
     with pytest.raises(InputError) as caught:
         load_manifest(path, LEXICON)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_picture_is_listed_once(tmp_path: Path) -> None:
@@ -222,19 +222,32 @@ def test_the_command(tmp_path: Path) -> None:
     (found,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert found["overall"]["recall"]["value"] == 1.0
     assert found["overall"]["chair_i"]["value"] == pytest.approx(1 / 3, abs=1e-5)
-    (told,) = found["texts"]
-    assert told["subject"] == {"gender": "not stated", "colour": "right", "count": "right"}
-    for mention in told["mentions"]:
-        assert told["text"][mention["start"] : mention["end"]] == mention["word"]
-    assert [(m["concept"], m["supported"], m["count"]) for m in told["mentions"]] == [
+    (text_row,) = found["texts"]
+    assert text_row["subject"] == {"gender": "not stated", "colour": "right", "count": "right"}
+    for mention in text_row["mentions"]:
+        assert text_row["text"][mention["start"] : mention["end"]] == mention["word"]
+    assert [(m["concept"], m["supported"], m["count"]) for m in text_row["mentions"]] == [
         ("熊猫", True, 1),
         ("草地", True, None),
         ("狗", False, 2),
     ]
 
 
+def test_chair_of_texts_without_any_mention_is_undefined(tmp_path: Path) -> None:
+    """A dash on the terminal and null in the file; a text with a mention leaves the others out."""
+    names = ("熊猫草地-Panda-Grassland", "舞蹈-dance")
+    lines = [json.dumps({"image": name, "text": "什么都看不清楚"}, ensure_ascii=False) for name in names]
+    done = run("--manifest", MANIFEST, written(tmp_path, "\n".join(lines)), "--json", tmp_path / "out.json")
+    assert done.returncode == 0, done.stderr
+    chair = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("  CHAIR")]
+    assert chair == ["–", "–"]
+    (found,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [found["overall"][name]["value"] for name in ("chair_i", "chair_s")] == [None, None]
+    assert value("chair_s", "", SHORT, TALKATIVE) == pytest.approx(1 / 2)
+
+
 def test_several_texts_and_files(tmp_path: Path) -> None:
-    """Of one picture two texts, right and wrong: the mean; a file more is a table more."""
+    """Two texts about one picture, one right and one wrong, give the mean; each file has a table."""
     name = "熊猫草地-Panda-Grassland"
     lines = [{"image": name, "text": text} for text in ("熊猫在草地上", "一只狗和一只猫")]
     path = written(tmp_path, "\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
@@ -246,7 +259,7 @@ def test_several_texts_and_files(tmp_path: Path) -> None:
 
 
 def test_pictures_weigh_the_same(tmp_path: Path) -> None:
-    """Of one picture three texts with one thing that is not there, of the other one without any."""
+    """One picture has three texts that name something absent, the other one text that does not."""
     texts = [("熊猫草地-Panda-Grassland", "一只狗")] * 3 + [("舞蹈-dance", "舞台")]
     path = written(tmp_path, "\n".join(json.dumps({"image": image, "text": text}) for image, text in texts))
     done = run("--manifest", MANIFEST, path, "--json", tmp_path / "out.json")
@@ -257,7 +270,7 @@ def test_pictures_weigh_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             '{"image": "dog.jpg", "text": "狗"}',
@@ -266,9 +279,9 @@ def test_pictures_weigh_the_same(tmp_path: Path) -> None:
         ("", "is empty"),
     ],
 )
-def test_bad_input_is_one_sentence_and_code_2(tmp_path: Path, text: str, said: str) -> None:
+def test_bad_input_is_one_sentence_and_code_2(tmp_path: Path, text: str, message: str) -> None:
     done = run("--manifest", MANIFEST, written(tmp_path, text), "--json", tmp_path / "out.json")
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "out.json").exists()
 
 

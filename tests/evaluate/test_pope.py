@@ -1,23 +1,24 @@
-"""Yes/no questions: how an answer is read, and what is counted."""
+"""Yes/no questions: how answers are parsed and counted."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import astuple
+from dataclasses import replace
 
 import pytest
 
+from stages.evaluate.files import Answer
 from stages.evaluate.score.bootstrap import Bootstrap, Estimate, sum_by_scene
-from stages.evaluate.score.pope import POPE_METRICS, PopeAnswer, parse_yes_no
+from stages.evaluate.score.pope import POPE_METRICS, parse_yes_no, pope_counts, pope_row
 
 
-def found(asked: list[PopeAnswer], samples: int = 20) -> dict[str, Estimate]:
-    scenes = list(dict.fromkeys(answer.scene for answer in asked))
-    rows = sum_by_scene(((answer.scene, answer.counts()) for answer in asked), scenes)
+def found(asked: list[Answer], samples: int = 20) -> dict[str, Estimate]:
+    scenes = list(dict.fromkeys(answer.id for answer in asked))
+    rows = sum_by_scene(((answer.id, pope_counts(answer)) for answer in asked), scenes)
     return Bootstrap(len(scenes), samples, 0.95, 1).of_sums(rows, POPE_METRICS)
 
 
-def value(name: str, asked: list[PopeAnswer]) -> float:
+def value(name: str, asked: list[Answer]) -> float:
     return found(asked)[name].value
 
 
@@ -86,28 +87,27 @@ def test_a_statement_answers_only_for_the_object_it_names(answer: str, expected:
 
 def test_a_model_that_only_captions_answers_no_question() -> None:
     captions = ("海边有一只红色的小狗。", "图中有两只小猫。")
-    asked = [pope("a", "random", text, expected, 0.0) for text in captions for expected in ("yes", "no")]
+    asked = [pope("a", "random", text, expected) for text in captions for expected in ("yes", "no")]
     assert value("pope_invalid", asked) == 1.0
     assert value("pope_accuracy", asked) == 0.0
     assert value("pope_f1", asked) == 0.0
     assert math.isnan(value("pope_yes_ratio", asked))
 
 
-def pope(scene_name: str, task: str, answer: str, expected: str, margin: float) -> PopeAnswer:
-    return PopeAnswer(scene_name, task, "图中有狗吗？", answer, "dog", expected, margin)
+def pope(scene: str, task: str, answer: str, expected: str) -> Answer:
+    return Answer(scene, "test", task, "图中有狗吗？", answer, "", "dog", expected)
 
 
 POPE = [
-    pope("a", "random", "有。", "yes", 2.0),  # right
-    pope("a", "random", "有。", "no", -1.0),  # wrong, but right by likelihood
-    pope("b", "popular", "没有。", "no", -1.0),  # right
-    pope("b", "adversarial", "呃", "yes", -1.0),  # neither
+    pope("a", "random", "有。", "yes"),  # right
+    pope("a", "random", "有。", "no"),  # wrong
+    pope("b", "popular", "没有。", "no"),  # right
+    pope("b", "adversarial", "呃", "yes"),  # neither
 ]
 
 
 def test_pope() -> None:
     assert value("pope_accuracy", POPE) == pytest.approx(2 / 4)
-    assert value("pope_likelihood_accuracy", POPE) == pytest.approx(3 / 4)
     assert value("pope_yes_ratio", POPE) == pytest.approx(2 / 3)
     assert value("pope_invalid", POPE) == pytest.approx(1 / 4)
     assert value("pope_f1", POPE) == pytest.approx(2 * 1 / (2 + 2))
@@ -121,19 +121,18 @@ def test_pope() -> None:
 
 
 def test_a_scene_s_questions_are_resampled_together() -> None:
-    rows = sum_by_scene(((answer.scene, answer.counts()) for answer in POPE), ["a", "b", "c"])
+    rows = sum_by_scene(((answer.id, pope_counts(answer)) for answer in POPE), ["a", "b", "c"])
     assert [row.get("asked") for row in rows] == [2, 2, None]
 
 
-def test_likelihood_is_yes_above_zero_only() -> None:
-    assert value("pope_likelihood_accuracy", [pope("a", "random", "", "yes", 0.0)]) == 0.0
-    assert value("pope_likelihood_accuracy", [pope("a", "random", "", "no", 0.0)]) == 1.0
+def test_rows_hold_the_answer_as_it_was_understood() -> None:
+    assert [pope_row(answer)["parsed"] for answer in POPE] == ["yes", "yes", "no", None]
 
 
 def test_clustered_questions_widen_the_interval() -> None:
-    """Ten questions that share a scene's fate are one observation, not ten."""
-    together = [pope(str(i // 10), "random", "有。" if i // 10 % 2 else "没有。", "yes", 0.0) for i in range(200)]
-    apart = [PopeAnswer(str(i), *astuple(answer)[1:]) for i, answer in enumerate(together)]
+    """Ten questions about one scene with one outcome are one observation, not ten."""
+    together = [pope(str(i // 10), "random", "有。" if i // 10 % 2 else "没有。", "yes") for i in range(200)]
+    apart = [replace(answer, id=str(i)) for i, answer in enumerate(together)]
     intervals = [found(asked, 1000)["pope_accuracy"] for asked in (together, apart)]
     clustered, independent = (interval.high - interval.low for interval in intervals)
     assert clustered == pytest.approx(independent * math.sqrt(10), rel=0.15)

@@ -1,4 +1,4 @@
-"""Texts against the truth of their scenes, by examples worked out by hand."""
+"""Texts compared with the truth of their scenes, by examples worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 
 from stages.common.world.scene import Group, Scene
 from stages.evaluate.score.bootstrap import Bootstrap
-from stages.evaluate.score.texts import TEXT_METRICS, TextScore, repetition, samples_text, score_text, text_row
+from stages.evaluate.score.results import samples_text
+from stages.evaluate.score.texts import TEXT_METRICS, TextScore, mention_rows, repetition, score_text
 
 NOTHING_HELD_OUT = frozenset()
 
@@ -33,6 +34,14 @@ SHORT = score_text("有一只红色的狗。", DOG_CAT)
 def test_chair_counts_mentions_and_texts() -> None:
     assert value("chair_i", TALKATIVE, SHORT) == pytest.approx(1 / 5)
     assert value("chair_s", TALKATIVE, SHORT) == pytest.approx(1 / 2)
+    assert value("misnamed", TALKATIVE, SHORT) + value("hallucinated", TALKATIVE, SHORT) == pytest.approx(1 / 5)
+
+
+def test_chair_of_texts_without_any_mention_is_undefined() -> None:
+    empty, denial = score_text("", DOG_CAT), score_text("图中没有鱼。", DOG_CAT)
+    for name in ("chair_i", "chair_s", "misnamed", "hallucinated"):
+        assert math.isnan(value(name, empty, denial))
+    assert value("chair_s", TALKATIVE, SHORT, empty, denial) == pytest.approx(1 / 2)
 
 
 def test_precision_recall_and_f1_count_kinds_over_all_texts() -> None:
@@ -42,7 +51,7 @@ def test_precision_recall_and_f1_count_kinds_over_all_texts() -> None:
 
 
 def test_colours_are_judged_only_for_objects_that_are_there() -> None:
-    assert value("colour_accuracy", TALKATIVE) == pytest.approx(1 / 2)  # dog right, cat wrong, balloon not asked
+    assert value("colour_accuracy", TALKATIVE) == pytest.approx(1 / 2)  # dog right, cat wrong, the balloon not judged
     held_out = frozenset({("cat", "blue")})
     assert value("colour_accuracy_held_out", TALKATIVE, held_out=held_out) == 0.0
     assert math.isnan(value("colour_accuracy_held_out", SHORT, held_out=held_out))
@@ -53,7 +62,7 @@ def test_the_first_stated_colour_counts() -> None:
     assert value("colour_accuracy", score_text("狗是绿色的。狗是红色的。", DOG_CAT)) == 0.0
 
 
-def test_negated_objects_are_no_claims() -> None:
+def test_denied_objects_are_not_mentions() -> None:
     assert math.isnan(value("chair_i", score_text("图中没有鱼。", DOG_CAT)))
 
 
@@ -64,11 +73,11 @@ def test_length_and_repetition() -> None:
     assert repetition("abc") == 0.0
 
 
-def test_an_empty_answer_misses_all_and_invents_nothing() -> None:
+def test_an_empty_answer_misses_everything() -> None:
     empty = score_text("", DOG_CAT)
-    assert value("recall", empty) == value("chair_s", empty) == value("f1", empty) == 0.0
+    assert value("recall", empty) == value("f1", empty) == 0.0
     assert value("length", empty) == value("repetition", empty) == 0.0
-    for name in ("chair_i", "precision", "colour_accuracy"):
+    for name in ("chair_i", "chair_s", "precision", "colour_accuracy"):
         assert math.isnan(value(name, empty))
 
 
@@ -80,7 +89,7 @@ def test_chair_counts_each_mention_where_precision_counts_kinds() -> None:
 
 
 def test_rows_mark_what_is_wrong_and_missed() -> None:
-    row = text_row(score_text("绿色的狗和一条鱼。", DOG_CAT), "test", "caption", "?", "reference")
+    row = mention_rows(score_text("绿色的狗和一条鱼。", DOG_CAT))
     assert [(m["kind"], m["supported"], m["colour_right"]) for m in row["mentions"]] == [
         ("dog", True, False),
         ("fish", False, None),
