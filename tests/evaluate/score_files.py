@@ -32,7 +32,7 @@ from stages.prepare.scene import sample_scene
 from stages.prepare.wording import texts_of
 
 ROOT = Path(__file__).parents[2]
-WIDTH, LAYERS = 192, 4
+WIDTH, LAYERS = 32, 2  # of the hidden states
 
 
 def write_world(params: Params, sizes: dict[str, int]) -> dict[str, list[dict]]:
