@@ -82,7 +82,7 @@ def build_clip(params: Params, vocab_size: int) -> CLIPModel:
 class SceneDataset(Dataset):
     """Rows of the train split: encoded picture, scene and captions. ContrastiveCollate decodes the pictures."""
 
-    whole_batches = True  # every process needs all texts of a batch, to compare its pictures with them
+    needs_complete_batches = True  # every process needs all texts of a batch, to compare its pictures with them
 
     def __init__(self, scenes: int) -> None:
         self.rows = [

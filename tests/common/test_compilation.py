@@ -1,4 +1,4 @@
-"""torch.compile where it should_compile, and only where it works."""
+"""torch.compile is used in long runs, and only where it works."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def test_long_runs_are_compiled(choice: str, tokens: int, expected: bool, monkey
 
 
 @pytest.mark.parametrize(
-    ("choice", "code", "told"),
+    ("choice", "code", "message"),
     [
         ("auto", 0, "compile: False"),
         ("always", 2, "error: params.yaml: train.compile: torch.compile does not work here"),
     ],
 )
-@pytest.mark.skipif(torch.cuda.is_available(), reason="it is Triton that compiles there")
-def test_without_a_compiler(choice: str, code: int, told: str, tmp_path: Path) -> None:
-    """A stranger's machine may have none: a run that need not be compiled goes on."""
+@pytest.mark.skipif(torch.cuda.is_available(), reason="Triton compiles on a GPU")
+def test_without_a_compiler(choice: str, code: int, message: str, tmp_path: Path) -> None:
+    """Not every machine has one: a run that need not be compiled goes on."""
     (tmp_path / "tests_model.py").write_text(
         "from transformers import LlamaConfig, LlamaForCausalLM\n"
         "def model():\n"
@@ -63,5 +63,5 @@ def test_without_a_compiler(choice: str, code: int, told: str, tmp_path: Path) -
         [sys.executable, "-c", SCRIPT, choice], cwd=tmp_path, env=env, text=True, capture_output=True, timeout=120
     )
     assert done.returncode == code, done.stderr
-    assert told in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
     assert "does not work here" in done.stdout + done.stderr and "Traceback" not in done.stderr

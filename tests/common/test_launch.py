@@ -1,4 +1,4 @@
-"""Several processes for one stage: the same training, and the same manners, as with one."""
+"""Several processes for one stage: the same results, messages and exit codes as with one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stages.common.training.launch import cause
 
 ROOT = Path(__file__).parents[2]
 
-# A stage of a tiny model on made-up pictures and texts, some of which show no picture.
+# A stage that trains a tiny model on random pictures and texts, some of which have no picture.
 STAGE = """
 import os, sys, time
 from pathlib import Path
@@ -52,14 +52,14 @@ class Slow(SampleDataset):
         return super().__getitem__(index)
 
 def main():
-    trouble = sys.argv[1]
-    if trouble == "input" or trouble == "input of one" and os.environ["RANK"] == "1":
+    fault = sys.argv[1]
+    if fault == "input" or fault == "input of one" and os.environ["RANK"] == "1":
         raise InputError("data.txt: row 3 is empty; fill it")
-    if trouble == "input of one":
+    if fault == "input of one":
         time.sleep(60)
-    if trouble == "gpus":
+    if fault == "gpus":
         raise InputError("sees " + os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
-    if trouble == "bug" and os.environ["RANK"] == "1":
+    if fault == "bug" and os.environ["RANK"] == "1":
         os._exit(7)
     params = load_params()
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def main():
     rng = np.random.default_rng(0)
     samples = []
     for number in range(160):
-        counted = 4 + (rng.integers(46) + np.arange(5 + number % 20)) % 46  # a text to be learnt: it counts
+        counted = 4 + (rng.integers(46) + np.arange(5 + number % 20)) % 46  # a text that can be learnt: it counts
         ids = [1, *([3] if number % 9 else []), *counted.tolist()]
         samples.append(([number] if number % 9 else [], ids, [-100] * 4 + ids[4:]))
     pictures = CachedFeatures(rng.normal(size=(160, 4, 8)).astype(np.float16))
@@ -107,14 +107,14 @@ def launched(command: list[str], folder: Path, gpus: str | None = None) -> subpr
 
 
 def start(
-    folder: Path, processes: int, trouble: str = "", wait: float = 0.0, gpus: str | None = None, **train: object
+    folder: Path, processes: int, fault: str = "", wait: float = 0.0, gpus: str | None = None, **train: object
 ) -> subprocess.Popen[str]:
     prepare(folder, processes, **train)
-    return launched([sys.executable, "-m", "tiny_stage", trouble, str(wait)], folder, gpus)
+    return launched([sys.executable, "-m", "tiny_stage", fault, str(wait)], folder, gpus)
 
 
-def run(folder: Path, processes: int, trouble: str = "", **options: object) -> tuple[int, str, str]:
-    process = start(folder, processes, trouble, **options)
+def run(folder: Path, processes: int, fault: str = "", **options: object) -> tuple[int, str, str]:
+    process = start(folder, processes, fault, **options)
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
@@ -125,18 +125,18 @@ def curve(folder: Path) -> list[dict[str, float]]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("alone")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("single")
     code, _, err = run(folder, 1)
     assert code == 0, err
     return folder
 
 
-def assert_alike(folder: Path, other: Path) -> None:
+def assert_same_run(folder: Path, other: Path) -> None:
     rows, others = curve(folder), curve(other)
     assert [row["target_tokens"] for row in rows] == [row["target_tokens"] for row in others]
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in others], rel=1e-4)
-    assert rows[0]["loss"] > rows[-1]["loss"] + 0.3  # there is something to learn, and it is learnt
+    assert rows[0]["loss"] > rows[-1]["loss"] + 0.3  # it has learnt something
     assert_same_weights(folder, other)
 
 
@@ -146,17 +146,17 @@ def assert_same_weights(folder: Path, other: Path) -> None:
     assert all(torch.allclose(weights[name], expected[name], atol=1e-5) for name in expected)
 
 
-def test_curves_with_several_processes_are_those_with_one(alone: Path, tmp_path: Path) -> None:
-    """At an equal global batch; of three, some have no sample of their own in some batches."""
+def test_several_processes_have_the_loss_curve_of_one(single: Path, tmp_path: Path) -> None:
+    """With the same global batch. Of three processes, some have no sample in some batches."""
     code, out, err = run(tmp_path, 3)
     assert code == 0, err
     assert out.count("tiny: ") == 1  # only the main process prints
     assert json.loads((tmp_path / "out/provenance.json").read_text(encoding="utf-8"))["processes"] == 3
-    assert_alike(tmp_path, alone)
+    assert_same_run(tmp_path, single)
 
 
-def test_interrupted_they_go_on_from_where_they_were(alone: Path, tmp_path: Path) -> None:
-    """With the weights, too: files of this model have other names for them than it has itself."""
+def test_interrupted_processes_resume(single: Path, tmp_path: Path) -> None:
+    """Including the weights, whose names in files differ from those in the model."""
     process = start(tmp_path, 2, wait=0.02)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".resume/tiny-*/checkpoint-*/loss_log.json")):
@@ -170,11 +170,11 @@ def test_interrupted_they_go_on_from_where_they_were(alone: Path, tmp_path: Path
     code, out, err = run(tmp_path, 2)
     assert code == 0, err
     assert out.count("resuming from step") == 1
-    assert_same_weights(tmp_path, alone)
+    assert_same_weights(tmp_path, single)
 
 
-def test_two_machines_as_the_readme_has_it(alone: Path, tmp_path: Path) -> None:
-    """Two torchruns that find each other, in one folder."""
+def test_two_machines_as_documented(single: Path, tmp_path: Path) -> None:
+    """Two torchruns that share one folder."""
     prepare(tmp_path, 1)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -190,32 +190,32 @@ def test_two_machines_as_the_readme_has_it(alone: Path, tmp_path: Path) -> None:
                 os.killpg(machine.pid, signal.SIGKILL)
     assert [machine.returncode for machine in machines] == [0, 0], outputs
     assert "".join(out for out, _ in outputs).count("tiny: ") == 1
-    assert_alike(tmp_path, alone)
+    assert_same_run(tmp_path, single)
 
 
 @pytest.mark.parametrize("other", [-signal.SIGTERM, 1, 130])
-def test_bad_input_is_the_cause_whatever_others_ended_with(tmp_path: Path, other: int) -> None:
-    told = tmp_path / "error.json"
+def test_bad_input_is_the_cause_whatever_the_other_exit_code(tmp_path: Path, other: int) -> None:
+    error_file = tmp_path / "error.json"
     message = {"message": "data.txt: row 3 is empty", "extraInfo": {"timestamp": str(int(time.time()))}}
-    told.write_text(json.dumps({"message": message}))
+    error_file.write_text(json.dumps({"message": message}))
     nothing = str(tmp_path / "nothing.json")
-    failures = {0: ProcessFailure(0, 1, other, nothing), 1: ProcessFailure(1, 2, 2, str(told))}
+    failures = {0: ProcessFailure(0, 1, other, nothing), 1: ProcessFailure(1, 2, 2, str(error_file))}
     for failure in failures.values():
         failure.timestamp = 1_700_000_000
     assert cause(ChildFailedError("stage", failures)) is failures[1]
 
 
-def test_who_was_ended_is_not_the_cause(tmp_path: Path) -> None:
+def test_a_process_that_a_signal_ended_is_not_the_cause(tmp_path: Path) -> None:
     failures = {rank: ProcessFailure(rank, 1, code, str(tmp_path / "none")) for rank, code in ((0, -15), (1, 1))}
     failures[0].timestamp = failures[1].timestamp = 1_700_000_000
     assert cause(ChildFailedError("stage", failures)) is failures[1]
     assert cause(ChildFailedError("stage", {0: failures[0]})) is failures[0]
 
 
-@pytest.mark.parametrize("trouble", ["input", "input of one"])
-def test_bad_input_is_told_once(tmp_path: Path, trouble: str) -> None:
-    """Also where a process with a lower number is ended before it has seen any."""
-    code, _, err = run(tmp_path, 2, trouble)
+@pytest.mark.parametrize("fault", ["input", "input of one"])
+def test_bad_input_is_printed_once(tmp_path: Path, fault: str) -> None:
+    """Also where a process with a lower rank is ended before it has found any."""
+    code, _, err = run(tmp_path, 2, fault)
     assert code == 2
     assert err.count("row 3 is empty") == 1 and "error: data.txt: row 3 is empty; fill it" in err
     assert "Traceback" not in err
@@ -227,18 +227,18 @@ def test_a_process_that_dies_ends_them_all(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_config_file_of_accelerate_s_is_followed(alone: Path, tmp_path: Path) -> None:
-    """One that asks for one process; and bad input has its code there, too."""
+def test_a_config_file_of_accelerate_is_used(single: Path, tmp_path: Path) -> None:
+    """A file that sets one process; bad input has exit code 2 there as well."""
     config = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "NO", "use_cpu": True, "num_processes": 1}
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     code, _, err = run(tmp_path, 1, accelerate_config="one.yaml")
     assert code == 0, err
-    assert_alike(tmp_path, alone)
+    assert_same_run(tmp_path, single)
     code, _, err = run(tmp_path, 1, "input", accelerate_config="one.yaml")
     assert code == 2 and err.count("error: data.txt: row 3 is empty; fill it") == 1
 
 
-def test_a_config_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_config_file_has_a_message_of_one_sentence(tmp_path: Path) -> None:
     code, _, err = run(tmp_path, 2, accelerate_config="fsdp.yaml")
     assert code == 2
     assert "train.accelerate_config: there is no file fsdp.yaml; write it with" in err and "Traceback" not in err

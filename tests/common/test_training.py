@@ -1,4 +1,4 @@
-"""Training that is cut off goes on where it was, and ends where an undisturbed run ends."""
+"""Interrupted training resumes from its last saved state, and ends with the weights of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stages.common.core.provenance import provenance
 
 ROOT = Path(__file__).parents[2]
 
-# A tiny decoder on made-up tokens, trained by the real loop; each step waits a little, so that a signal can hit it.
+# A tiny decoder on random tokens, trained by the real loop; each step waits, so that a signal arrives during training.
 SCRIPT = """
 import shutil, signal, sys, time
 from pathlib import Path
@@ -76,11 +76,11 @@ run_stage(main)
 """
 
 
-def start(folder: Path, wait: float, trouble: str = "", root: Path | None = None) -> subprocess.Popen[str]:
+def start(folder: Path, wait: float, fault: str = "", root: Path | None = None) -> subprocess.Popen[str]:
     """In ``folder``; saved states are in ``root``, or there as well."""
     folder.mkdir(exist_ok=True)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(root or folder)}
-    command = [sys.executable, "-c", SCRIPT, str(ROOT), str(wait), trouble]
+    command = [sys.executable, "-c", SCRIPT, str(ROOT), str(wait), fault]
     return subprocess.Popen(
         command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
@@ -92,8 +92,8 @@ def finish(folder: Path) -> str:
     return out
 
 
-def end(folder: Path, trouble: str) -> tuple[int, str, str]:
-    process = start(folder, 0.0, trouble)
+def end(folder: Path, fault: str) -> tuple[int, str, str]:
+    process = start(folder, 0.0, fault)
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
@@ -110,44 +110,44 @@ def result(folder: Path) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
     return load_file(folder / "out/model.safetensors"), rows
 
 
-def assert_same(folder: Path, undisturbed: Path, but_loss: bool = False) -> None:
-    (weights, rows), (expected, expected_rows) = result(folder), result(undisturbed)
+def assert_same(folder: Path, uninterrupted: Path, ignore_loss: bool = False) -> None:
+    (weights, rows), (expected, expected_rows) = result(folder), result(uninterrupted)
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    if but_loss:
+    if ignore_loss:
         rows, expected_rows = ([row[:3] + row[4:] for row in found] for found in (rows, expected_rows))
     assert rows == expected_rows
-    epochs = [load_file(root / "out/epoch-1/model.safetensors") for root in (folder, undisturbed)]
+    epochs = [load_file(root / "out/epoch-1/model.safetensors") for root in (folder, uninterrupted)]
     assert all(torch.equal(epochs[0][name], epochs[1][name]) for name in epochs[1])
     assert not list(folder.glob(".resume/tiny-*"))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
     assert "resuming" not in finish(folder)
     last, first = (load_file(folder / place / "model.safetensors") for place in ("out", "out/epoch-1"))
     assert not torch.equal(last["model.embed_tokens.weight"], first["model.embed_tokens.weight"])
     return folder
 
 
-def test_provenance_is_what_was_used(undisturbed: Path) -> None:
+def test_provenance_is_what_was_used(uninterrupted: Path) -> None:
     for folder in ("out", "out/epoch-1"):
-        found = json.loads((undisturbed / folder / "provenance.json").read_text(encoding="utf-8"))
+        found = json.loads((uninterrupted / folder / "provenance.json").read_text(encoding="utf-8"))
         assert found == provenance("fp32", False, 1)
 
 
-def test_killed_and_run_again(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes(uninterrupted: Path, tmp_path: Path) -> None:
     process = start(tmp_path, 0.1)
     wait_for_state(tmp_path)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "out").exists()
     assert "resuming from step" in finish(tmp_path)
-    assert_same(tmp_path, undisturbed)
+    assert_same(tmp_path, uninterrupted)
 
 
-def test_interrupted_ends_with_130_and_can_go_on(undisturbed: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_exits_with_130_and_resumes(uninterrupted: Path, tmp_path: Path) -> None:
     process = start(tmp_path, 0.1)
     wait_for_state(tmp_path)
     process.send_signal(signal.SIGINT)
@@ -155,32 +155,34 @@ def test_interrupted_ends_with_130_and_can_go_on(undisturbed: Path, tmp_path: Pa
     assert process.returncode == 130 and "run the same command again" in err and "Traceback" not in err
     finish(tmp_path)
     # The state was saved between two points of the curve: the point after it averages fewer steps.
-    assert_same(tmp_path, undisturbed, but_loss=True)
+    assert_same(tmp_path, uninterrupted, ignore_loss=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_all_processes_is_answered_by_the_one_that_trains(
-    undisturbed: Path, tmp_path: Path, number: int
+def test_a_signal_to_all_processes_is_handled_by_the_one_that_trains(
+    uninterrupted: Path, tmp_path: Path, number: int
 ) -> None:
-    """As a terminal sends Ctrl-C: to the workers that load as well."""
+    """As a terminal sends Ctrl-C, also to the loading workers."""
     process = start(tmp_path, 0.1, "workers")
     wait_for_state(tmp_path)
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "run the same command again" in err and "Traceback" not in err
     finish(tmp_path)
-    assert_same(tmp_path, undisturbed, but_loss=True)
+    assert_same(tmp_path, uninterrupted, ignore_loss=True)
 
 
-@pytest.mark.parametrize(("trouble", "code"), [("full disk", 1), ("interrupt", 130)])
-def test_training_is_kept_until_its_model_is_saved(undisturbed: Path, tmp_path: Path, trouble: str, code: int) -> None:
-    assert end(tmp_path, trouble)[0] == code
+@pytest.mark.parametrize(("fault", "code"), [("full disk", 1), ("interrupt", 130)])
+def test_saved_states_are_kept_until_the_model_is_saved(
+    uninterrupted: Path, tmp_path: Path, fault: str, code: int
+) -> None:
+    assert end(tmp_path, fault)[0] == code
     assert not (tmp_path / "out").exists() and not (tmp_path / "reports").exists()
     assert "resuming from step 60" in finish(tmp_path)
-    assert_same(tmp_path, undisturbed)
+    assert_same(tmp_path, uninterrupted)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     code, _, err = end(tmp_path, "nan")
     assert code == 2
     assert "error: params.yaml: tiny.learning_rate: training diverged: at step 2 the loss is nan" in err
@@ -189,7 +191,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
 WAITING = "another process is training tiny here; waiting for it"
 
 
-def test_a_second_process_waits_and_trains_again(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_second_process_waits_and_trains_again(uninterrupted: Path, tmp_path: Path) -> None:
     """Two workers of DVC's queue, each in a copy of the project, with the states of both in the project's folder."""
     copies = [tmp_path / "first", tmp_path / "second"]
     first = start(copies[0], 0.0, "held", root=tmp_path)
@@ -202,11 +204,11 @@ def test_a_second_process_waits_and_trains_again(undisturbed: Path, tmp_path: Pa
     assert all(WAITING not in out for out, _ in outputs)  # it is printed once
     assert "resuming" not in outputs[1][0] and "60 steps" in outputs[1][0]
     for copy in copies:
-        assert_same(copy, undisturbed)
+        assert_same(copy, uninterrupted)
     assert [path.name for path in (tmp_path / ".resume").iterdir()] == ["locks"]
 
 
-def test_a_waiting_process_goes_on_when_the_other_is_killed(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_waiting_process_resumes_when_the_other_is_killed(uninterrupted: Path, tmp_path: Path) -> None:
     first = start(tmp_path, 0.0, "held")
     wait_for_state(tmp_path)
     second = start(tmp_path, 0.0)
@@ -216,10 +218,10 @@ def test_a_waiting_process_goes_on_when_the_other_is_killed(undisturbed: Path, t
     out, err = second.communicate(timeout=300)
     assert second.returncode == 0, err
     assert "resuming from step" in out
-    assert_same(tmp_path, undisturbed)
+    assert_same(tmp_path, uninterrupted)
 
 
-def test_the_log_ends_with_the_last_step(undisturbed: Path) -> None:
-    _, rows = result(undisturbed)
+def test_the_log_ends_with_the_last_step(uninterrupted: Path) -> None:
+    _, rows = result(uninterrupted)
     assert rows[0] == ["step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm"]
     assert rows[-1][:2] == ["60", "2.0"]

@@ -1,4 +1,4 @@
-"""A transformers.Trainer that walks through a plan of batches."""
+"""A transformers.Trainer that takes its batches from a plan."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TargetCounts(NamedTuple):
 
 
 class PlannedTrainer(Trainer):
-    """A Trainer that walks through a BatchPlan; ``max_steps`` is the plan's length, so one pass is the whole run.
+    """A Trainer that takes the batches of a BatchPlan in order; ``max_steps`` is the number of batches.
 
     Where ``targets`` has a normalizer, the loss of a step is the sum over its target tokens divided by it, so that a
     token has the same weight in every step, however many targets the step has. Else it is their mean. What is logged
@@ -65,7 +65,7 @@ class PlannedTrainer(Trainer):
         cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         workers = min(max(cores, 1), 8) if use_workers else 0
         plan, processes = self._plan, self.accelerator.num_processes
-        if processes > 1 and not getattr(self.train_dataset, "whole_batches", False):
+        if processes > 1 and not getattr(self.train_dataset, "needs_complete_batches", False):
             plan = plan.part(self.train_dataset.lengths, self.accelerator.process_index, processes)
         loader = DataLoader(
             self.train_dataset,
