@@ -84,7 +84,7 @@ def train(
     processes = rank_and_world_size()[1]
     engine = processes, params.train.accelerate_config  # a saved state's files depend on these
     record = provenance("bf16" if bf16 else "fp32", compiled, processes)
-    code = sorted([*_ROOT.glob("stages/**/*.py"), *_ROOT.glob("model/*.py")])
+    code = sorted([*_ROOT.glob("stages/**/*.py"), *_ROOT.glob("model/**/*.py")])
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     parameters = {
         "total": sum(size for size, _ in sizes),
