@@ -634,7 +634,7 @@ def long_run(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(300):
+    for _ in range(1200):
         if condition():
             return
         time.sleep(0.1)
