@@ -54,7 +54,7 @@ def _texts(run: Run) -> Section:
         cards = [
             prompts_card(run, "chair_i"),
             wrong_mentions_card(run),
-            *(prompts_card(run, key) for key in ("precision", "recall")),
+            *(prompts_card(run, key) for key in ("chair_s", "precision", "recall")),
             length_card(run),
         ]
         return Section("hallucination", "How many mentioned objects are not in the picture", lead, [], cards)
