@@ -86,8 +86,8 @@ def length_card(run: Run) -> DotCard | None:
 def wrong_mentions_card(run: Run) -> DotCard | None:
     """CHAIR-i split into misnamed and hallucinated objects, long descriptions."""
     reading = (
-        "Of all objects mentioned in long descriptions; both add up to CHAIR-i. Misnamed: the stated place or colour "
-        "fits an object of the picture that is not named otherwise. Hallucinated: all other absent objects."
+        "Of all objects mentioned in long descriptions; both add up to CHAIR-i. Misnamed: the stated position or "
+        "colour fits an object of the same class that is not named otherwise. Hallucinated: all other absent objects."
     )
     keys = {"hallucinated": "hallucinated", "misnamed": "misnamed"}
     return dot_card(run, BY_KEY["hallucinated"], keys, title="Absent objects mentioned", reading=reading)

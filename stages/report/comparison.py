@@ -90,7 +90,7 @@ class Comparison:
 
     @property
     def recall_sentence(self) -> str:
-        """Recall, which belongs beside CHAIR-i: a text that names fewer objects has fewer chances of an error."""
+        """Recall, to be read together with CHAIR-i: a text that names fewer objects has fewer chances of an error."""
         recall = next((item for item in self.figures if item.metric.key.endswith("recall")), None)
         if recall is None or recall.better is None:
             return ""

@@ -50,7 +50,7 @@ TEXT_METRICS = (
         "misnamed",
         "Misnamed",
         "lower",
-        "Part of CHAIR-i: the stated place or colour fits an object of the picture that is not named otherwise.",
+        "Part of CHAIR-i: the stated position or colour fits an object of the same class that is not named otherwise.",
     ),
     Metric("hallucinated", "Hallucinated", "lower", "Part of CHAIR-i: all other mentions of absent objects."),
     Metric(

@@ -62,8 +62,8 @@ class Evaluation(Record):
 class Mention(Record):
     """An object word in an answer; ``start`` and ``end`` are character offsets.
 
-    ``supported``: such an object is in the picture. ``misnamed``: it is not, but the stated place or colour fits an
-    object that is in the picture and not named otherwise.
+    ``supported``: such an object is in the picture. ``misnamed``: it is not, but the stated position or colour fits
+    an object of the same class that is in the picture and not named otherwise.
     """
 
     kind: str

@@ -12,7 +12,7 @@ from html import escape
 from stages.report.load_run import Run
 from stages.report.scene_views import AnswerView, SceneView, Segment, scene_view
 
-_WIDTH = 600  # pixels; two revisions stand side by side on a desktop
+_WIDTH = 600  # pixels; two revisions fit side by side on a desktop
 _MARGIN, _SIDE = 16, 160  # pixels: around everything; of the picture
 _SIZE, _LINE, _GAP = 14, 22, 12  # pixels: of text; between its lines; between blocks
 _FONT = "system-ui, 'Segoe UI', Roboto, 'Noto Sans CJK SC', 'Microsoft YaHei', 'PingFang SC', sans-serif"

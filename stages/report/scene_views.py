@@ -21,8 +21,8 @@ _PHOTOGRAPH = 480  # pixels, longer side
 class Segment(NamedTuple):
     """A part of an answer: text between mentions (plain) or a mention, whose ``state`` is one of
 
-    right: in the picture; colour: in the picture, in another colour; misnamed: absent, but its stated place or colour
-    fits an object of the picture; hallucinated: absent.
+    right: in the picture; colour: in the picture, in another colour; misnamed: absent, but its stated position or
+    colour fits an object of the same class; hallucinated: absent.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Segment(NamedTuple):
 _NOTES = {
     "right": "in the picture",
     "colour": "in the picture, but not in this colour",
-    "misnamed": "not in the picture; its place or colour fits another object there",
+    "misnamed": "not in the picture; position or colour fit another object of its class",
     "hallucinated": "not in the picture",
 }
 

@@ -1,4 +1,4 @@
-"""Where training runs and the ends of their epochs lie on one axis of target tokens."""
+"""Positions of training runs and of the ends of their epochs on one axis of target tokens."""
 
 from __future__ import annotations
 

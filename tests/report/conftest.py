@@ -1,4 +1,4 @@
-"""A small run for the report: two scenes, a chain of two phases and a control, with invented figures."""
+"""A small run for the report: two scenes, a chain of two phases and a control, with made-up figures."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here")
 
 EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)">'
-EVIL_NAME = f"pretrain/{EVIL}"  # what stands before the slash gives it a colour
+EVIL_NAME = f"pretrain/{EVIL}"  # the part before the slash gives it a colour
 PROMPTS = ("description", "caption")
 NAMES = ("pretrain", "sft-short", "sft-long", "sft-direct", EVIL_NAME)
 

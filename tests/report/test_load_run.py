@@ -156,7 +156,7 @@ def test_missing_pictures_are_named(inputs):
 
 
 @pytest.mark.parametrize(
-    ("path", "text", "words"),
+    ("path", "text", "message"),
     [
         ("reports/loss/pretrain.csv", "step,epoch,target_tokens,loss\n1,0.1,x,2.0\n", "pretrain.csv, line 2"),
         ("reports/loss/pretrain.csv", "step,epoch,loss\n1,0.1,2.0\n", "no column 'target_tokens'"),
@@ -166,9 +166,9 @@ def test_missing_pictures_are_named(inputs):
         ("data/sft/short/summary.json", "{", "summary.json"),
     ],
 )
-def test_a_broken_file_is_named_with_what_is_wrong(inputs, path, text, words):
+def test_a_broken_file_is_named_with_what_is_wrong(inputs, path, text, message):
     inputs.write(path, text)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         load_run(inputs.params, inputs.root)
 
 
