@@ -97,7 +97,7 @@ def _method(run: Run) -> str:
     points = " to ".join(map(str, unique((windows[0], windows[-1]))))
     return (
         f"Change: mean of the {points} logged points after the end of an epoch minus that before it; next to it "
-        "the same difference at positions inside epochs, mean ± standard deviation. A change is called a jump or a fall "
+        "the same difference at positions inside epochs, mean ± standard deviation. A change is called a jump or fall "
         f"where it is outside the central {100 * run.params.evaluate.confidence:g} % of them."
     )
 
