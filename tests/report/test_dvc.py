@@ -80,7 +80,7 @@ def test_a_removed_phase_is_in_the_difference_and_not_in_the_table(reported: Rep
 def test_the_plots_have_curves_figures_and_pictures(reported: Reported) -> None:
     reported.run("dvc", "plots", "show", "--out", "plots")
     page = (reported.root / "plots/index.html").read_text(encoding="utf-8")
-    assert "Training loss on one time line" in page and "Metrics per checkpoint" in page
+    assert "Training loss of all phases" in page and "Metrics per checkpoint" in page
     assert "sft-unshuffled" in page and '"moving mean"' in page
     drawn = sorted(path.name for path in (reported.root / "plots/static").iterdir())
     assert drawn == ["workspace_reports_scenes_01-dog.svg", "workspace_reports_scenes_02-cat.svg"]
