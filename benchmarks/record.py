@@ -8,6 +8,7 @@ README and of docs/ are made from these files (``python -m stages.report.readme`
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -145,6 +146,15 @@ def target_tokens(root: Path, params: Params) -> dict[str, int]:
     }
 
 
+def _jumps(path: Path) -> dict[str, float]:
+    """{checkpoint: change of the loss at epoch ends, nats}, from the table of stage report."""
+    try:
+        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run `dvc repro` first") from None
+    return {row["checkpoint"]: float(row["value"]) for row in rows if row["metric"] == "jump"}
+
+
 def record(root: Path, params: Params) -> dict[str, Any]:
     """The record of the run whose outputs lie under ``root``.
 
@@ -157,13 +167,11 @@ def record(root: Path, params: Params) -> dict[str, Any]:
     after = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     changed = changed_params(before, after)
     folders = checkpoint_folders(root, params.checkpoints)
-    checkpoints = {}
+    checkpoints, jumps = {}, _jumps(root / "reports/checkpoints.csv")
     for name, folder in folders.items():
         checkpoints[name] = _metrics(folder / "metrics.json")
-        listed = root / "metrics" / f"{name.replace('/epoch-', '.')}.json"
-        jump = _read_json(listed).get("jump") if listed.exists() else None
-        if jump is not None:
-            checkpoints[name]["jump"] = {"value": jump, "low": None, "high": None}
+        if name in jumps:
+            checkpoints[name]["jump"] = {"value": jumps[name], "low": None, "high": None}
     return {
         "command": command(changed),
         "commit": _run(root, "git", "rev-parse", "HEAD").strip(),

@@ -55,7 +55,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             {"checkpoint": name, "scenes": 20, "intervals": {"chair_i": INTERVAL, "bleu": INTERVAL}},
         )
         write(tmp_path / f"reports/evaluation/{name}/provenance.json", {"training": MADE, "answer": MADE})
-        write(tmp_path / f"metrics/{name}.json", {"chair_i": 0.1} | ({} if name == "pretrain" else {"jump": 0.02}))
+    jumps = [f"sft-{phase},jump,0.02,,\n" for phase in raw["sft"]["phases"]]
+    (tmp_path / "reports/checkpoints.csv").write_text(
+        "checkpoint,metric,value,low,high\npretrain,chair_i,0.1,0.09,0.11\n" + "".join(jumps), encoding="utf-8"
+    )
     for phase in raw["sft"]["phases"]:
         write(tmp_path / f"data/sft/{phase}/summary.json", {"target_tokens": 1000})
     stages = {"prepare": "prepare", "score@long": "evaluate.score sft-long", "report": "report"}
