@@ -12,8 +12,8 @@ from pathlib import Path
 from stages.common.config.params import load_params
 from stages.common.core.files import atomic_directory, write_json, write_text
 from stages.common.core.stage import run_stage
-from stages.report.load_run import REPORTS, load_run
 from stages.report.page import render_page
+from stages.report.run.load_run import REPORTS, load_run
 from stages.report.scene_plots import scene_plots
 from stages.report.tables import LOSS_COLUMNS, METRIC_COLUMNS, csv_text, loss_table, metric_table, metric_values
 from stages.report.timeline import load_times

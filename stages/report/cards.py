@@ -10,10 +10,10 @@ from markupsafe import Markup
 from stages.report.charts.dot_chart import DotChart, dot_chart
 from stages.report.charts.line_chart import line_chart
 from stages.report.comparison import DecidingFigure
-from stages.report.figures import figure, measured
-from stages.report.load_run import Run
-from stages.report.metric_specs import BY_KEY, CAPTION_PREFIX, LENGTH, POPE_KINDS, TOKEN_CLASSES, Metric
-from stages.report.records import UNDEFINED, Interval
+from stages.report.run.figures import figure, measured
+from stages.report.run.load_run import Run
+from stages.report.run.metric_specs import BY_KEY, CAPTION_PREFIX, LENGTH, POPE_KINDS, TOKEN_CLASSES, Metric
+from stages.report.run.records import UNDEFINED, Interval
 
 
 class DotCard(NamedTuple):

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stages.report.figures import Relation, difference, figure, format_change, relation
-from stages.report.load_run import PRETRAIN, Checkpoint, Run
-from stages.report.metric_specs import DECIDING, LENGTH, PHOTOGRAPHS, Metric
-from stages.report.records import Interval
+from stages.report.run.figures import Relation, difference, figure, format_change, relation
+from stages.report.run.load_run import PRETRAIN, Checkpoint, Run
+from stages.report.run.metric_specs import DECIDING, LENGTH, PHOTOGRAPHS, Metric
+from stages.report.run.records import Interval
 
 _EQUAL_BUDGETS = 0.01  # budgets that differ by less than this share count as equal
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from stages.common.config.params import Params
-from stages.report.figures import Relation
-from stages.report.load_run import Run
-from stages.report.metric_specs import Metric
+from stages.report.run.figures import Relation
+from stages.report.run.load_run import Run
+from stages.report.run.metric_specs import Metric
 from stages.report.statements import Finding, Row, Statement, listing, summarise, unique
 
 _NATS = Metric("", "", "lower", "", unit="nats", decimals=3)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from stages.report.cards import series_cells, series_points
-from stages.report.load_run import Run
-from stages.report.metric_specs import BY_KEY, Metric, grouped
-from stages.report.records import UNDEFINED, Interval
+from stages.report.run.load_run import Run
+from stages.report.run.metric_specs import BY_KEY, Metric, grouped
+from stages.report.run.records import UNDEFINED, Interval
 
 _SERIES = {
     "sentence": "By sentence of the long descriptions",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from stages.report.epoch_jumps import epoch_jumps
 from stages.report.hallucination_patterns import hallucination_patterns
-from stages.report.load_run import Run
 from stages.report.picture_use import picture_use
+from stages.report.run.load_run import Run
 from stages.report.statements import Finding
 
 

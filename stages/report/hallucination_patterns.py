@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from stages.report.figures import Relation, figure, format_interval, paired_difference, relation
-from stages.report.load_run import Checkpoint, Run
-from stages.report.metric_specs import BY_KEY
-from stages.report.records import UNDEFINED, Interval
+from stages.report.run.figures import Relation, figure, format_interval, paired_difference, relation
+from stages.report.run.load_run import Checkpoint, Run
+from stages.report.run.metric_specs import BY_KEY
+from stages.report.run.records import UNDEFINED, Interval
 from stages.report.statements import RESULTS, Finding, Row, Statement, listing, summarise, unique
 
 _PHRASES: Mapping[Relation, str] = {

@@ -13,9 +13,9 @@ from stages.report.charts.palette import palette
 from stages.report.comparison import comparisons
 from stages.report.figure_table import figure_table
 from stages.report.findings import findings
-from stages.report.load_run import Run
 from stages.report.provenance import provenance_text
-from stages.report.records import DESCRIBING_TASKS, PhaseData
+from stages.report.run.load_run import Run
+from stages.report.run.records import DESCRIBING_TASKS, PhaseData
 from stages.report.scene_views import scene_view
 from stages.report.sections import sections
 from stages.report.templating import TEMPLATES, render

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from stages.report.figures import Relation, difference, figure, format_change, format_interval, measured, relation
-from stages.report.load_run import PRETRAIN, Run
-from stages.report.metric_specs import BY_KEY
+from stages.report.run.figures import Relation, difference, figure, format_change, format_interval, measured, relation
+from stages.report.run.load_run import PRETRAIN, Run
+from stages.report.run.metric_specs import BY_KEY
 from stages.report.statements import RESULTS, Finding, Row, Statement, listing, summarise, unique
 
 

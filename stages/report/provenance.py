@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from stages.report.load_run import Run
-from stages.report.records import Provenance
+from stages.report.run.load_run import Run
+from stages.report.run.records import Provenance
 from stages.report.statements import listing
 
 _STEPS = {"training": "Training", "answer": "Answers"}

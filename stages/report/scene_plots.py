@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from stages.report.load_run import Run
+from stages.report.run.load_run import Run
 from stages.report.scene_views import AnswerView, SceneView, Segment, scene_view
 
 _WIDTH = 600  # pixels; two revisions fit side by side on a desktop

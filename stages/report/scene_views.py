@@ -11,8 +11,8 @@ from PIL import Image
 
 from stages.common.world.scene import Scene
 from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, COLOURS, KINDS
-from stages.report.load_run import Picture, Run
-from stages.report.records import DESCRIBING_TASKS, Answer, Mention
+from stages.report.run.load_run import Picture, Run
+from stages.report.run.records import DESCRIBING_TASKS, Answer, Mention
 from stages.report.statements import unique
 
 _PHOTOGRAPH = 480  # pixels, longer side

@@ -19,9 +19,9 @@ from stages.report.cards import (
     series_card,
     wrong_mentions_card,
 )
-from stages.report.figures import measured
-from stages.report.load_run import Run
-from stages.report.metric_specs import BY_KEY
+from stages.report.run.figures import measured
+from stages.report.run.load_run import Run
+from stages.report.run.metric_specs import BY_KEY
 
 
 class Section(NamedTuple):

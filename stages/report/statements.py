@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stages.report.figures import Relation
+from stages.report.run.figures import Relation
 
 _SYMBOLS: Mapping[Relation, str] = {"higher": "▲", "lower": "▼", "unclear": "≈", "undefined": "–"}
 RESULTS: Mapping[Relation, str] = {key: key for key in ("higher", "lower", "undefined")} | {

@@ -7,9 +7,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.report.load_run import Run
-from stages.report.records import Interval
-from stages.report.token_axis import timeline_starts
+from stages.report.run.load_run import Run
+from stages.report.run.records import Interval
+from stages.report.run.token_axis import timeline_starts
 
 LOSS_COLUMNS = ("phase", "step", "timeline", "epoch", "loss")
 METRIC_COLUMNS = ("checkpoint", "metric", "value", "low", "high")

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.report.cards import arms_chart, difference_chart
-from stages.report.figures import format_change
+from stages.report.run.figures import format_change
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from stages.common.config.params import Params
 from stages.common.core.timing import time_file
-from stages.report.input_files import read_json
-from stages.report.records import StageTime
+from stages.report.run.input_files import read_json
+from stages.report.run.records import StageTime
 
 
 class Bar(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stages.report.records import StageTime
+from stages.report.run.records import StageTime
 from stages.report.templating import render
 from stages.report.timeline import timeline
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.report.load_run import Run, load_run
 from stages.report.page import render_page
+from stages.report.run.load_run import Run, load_run
 from tests.report.conftest import Inputs, mention
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")

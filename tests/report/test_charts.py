@@ -11,10 +11,10 @@ from stages.report.charts.dot_chart import dot_chart, nice_ticks
 from stages.report.charts.line_chart import line_chart
 from stages.report.charts.loss_chart import assign_lanes, loss_chart, smoothed
 from stages.report.charts.palette import palette
-from stages.report.load_run import load_run
-from stages.report.loss_diagnostics import LossRow
-from stages.report.metric_specs import BY_KEY
-from stages.report.records import UNDEFINED, Interval
+from stages.report.run.load_run import load_run
+from stages.report.run.loss_diagnostics import LossRow
+from stages.report.run.metric_specs import BY_KEY
+from stages.report.run.records import UNDEFINED, Interval
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stages.report.comparison import comparisons
-from stages.report.load_run import Run, load_run
+from stages.report.run.load_run import Run, load_run
 
 
 def run_of(inputs) -> Run:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from stages.report.epoch_jumps import epoch_jumps, jump_relation, order_pairs
-from stages.report.load_run import Run, load_run
-from stages.report.loss_diagnostics import Jump, LossDiagnostics
+from stages.report.run.load_run import Run, load_run
+from stages.report.run.loss_diagnostics import Jump, LossDiagnostics
 from stages.report.statements import Finding
 
 

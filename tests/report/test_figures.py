@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stages.report.figures import relation
-from stages.report.records import UNDEFINED, Interval
+from stages.report.run.figures import relation
+from stages.report.run.records import UNDEFINED, Interval
 from stages.report.statements import listing
 
 

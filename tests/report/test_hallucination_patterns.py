@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stages.report.hallucination_patterns import hallucination_patterns
-from stages.report.load_run import Run, load_run
+from stages.report.run.load_run import Run, load_run
 from stages.report.statements import Finding
 
 FIRST = "CHAIR-i is lower in the last sentence than in the first"

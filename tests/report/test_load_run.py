@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from stages.common.core.errors import InputError
-from stages.report.figures import difference
-from stages.report.load_run import load_run
-from stages.report.loss_diagnostics import LossRow
+from stages.report.run.figures import difference
+from stages.report.run.load_run import load_run
+from stages.report.run.loss_diagnostics import LossRow
+from stages.report.run.token_axis import epoch_boundaries, timeline_starts
 from stages.report.tables import LOSS_COLUMNS, csv_text, loss_table, metric_table, metric_values
-from stages.report.token_axis import epoch_boundaries, timeline_starts
 
 
 def test_checkpoints_come_in_the_order_of_the_phases(inputs):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from stages.report.loss_diagnostics import Jump, LossRow, jumps
+from stages.report.run.loss_diagnostics import Jump, LossRow, jumps
 
 SEEDS = range(40)
 Curve = Callable[[np.ndarray], np.ndarray]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from stages.report.load_run import load_run
 from stages.report.page import render_page
-from stages.report.records import Answer
+from stages.report.run.load_run import load_run
+from stages.report.run.records import Answer
 from stages.report.scene_views import segments, split_title
 from stages.report.templating import short_number
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stages.report.findings import findings
-from stages.report.load_run import Run, load_run
 from stages.report.picture_use import picture_use
+from stages.report.run.load_run import Run, load_run
 from stages.report.statements import Finding
 
 NAMES = ("pretrain", "sft-short", "sft-long", "sft-direct")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stages.report.load_run import load_run
 from stages.report.page import render_page
 from stages.report.provenance import provenance_text
+from stages.report.run.load_run import load_run
 from tests.report.conftest import Inputs
 
 NAMES = ("pretrain", "sft-short", "sft-long", "sft-direct")

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from stages.common.world.scene import Scene
-from stages.report.load_run import load_run
+from stages.report.run.load_run import load_run
 from stages.report.scene_plots import scene_plots, wrapped
 from stages.report.scene_views import Segment
 from tests.report.conftest import SCENES, mention

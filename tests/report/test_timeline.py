@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from stages.report.load_run import load_run
 from stages.report.page import render_page
-from stages.report.records import StageTime
+from stages.report.run.load_run import load_run
+from stages.report.run.records import StageTime
 from stages.report.timeline import duration, load_times, timeline
 from stages.report.times_page import render_times_page
 from tests.report.conftest import Inputs

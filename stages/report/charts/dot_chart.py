@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from stages.report.figures import format_interval
-from stages.report.metric_specs import MINUS, Metric
-from stages.report.records import Interval
+from stages.report.run.figures import format_interval
+from stages.report.run.metric_specs import MINUS, Metric
+from stages.report.run.records import Interval
 
 _TICK_CHARACTERS = 11  # at most, of all labels of a scale together
 _ROUNDING = 1e-9  # slack where a value is a multiple of the step

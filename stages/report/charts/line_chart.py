@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stages.report.charts.palette import variable
 from stages.report.charts.vega import render_svg
-from stages.report.load_run import Run
-from stages.report.records import UNDEFINED
+from stages.report.run.load_run import Run
+from stages.report.run.records import UNDEFINED
 
 
 def line_chart(run: Run, series: str, key: str, scale: float, title: str) -> str:

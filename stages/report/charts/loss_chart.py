@@ -8,9 +8,9 @@ from typing import Any
 
 from stages.report.charts.palette import variable
 from stages.report.charts.vega import GRID, INK, render_svg
-from stages.report.load_run import Run
-from stages.report.loss_diagnostics import LossRow
-from stages.report.token_axis import epoch_boundaries, timeline_starts
+from stages.report.run.load_run import Run
+from stages.report.run.loss_diagnostics import LossRow
+from stages.report.run.token_axis import epoch_boundaries, timeline_starts
 
 _TOKENS = "datum.value == 0 ? '0' : format(datum.value, '~s')"
 _LOG_FROM = 6.0  # ratio of the largest to the smallest loss from which on the axis is logarithmic

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from stages.common.core.errors import InputError
-from stages.report.loss_diagnostics import LossRow
-from stages.report.records import DESCRIBING_TASKS, Answer, Evaluation, Record
+from stages.report.run.loss_diagnostics import LossRow
+from stages.report.run.records import DESCRIBING_TASKS, Answer, Evaluation, Record
 
 
 def _read(path: Path) -> str:

@@ -18,9 +18,9 @@ from stages.common.core.errors import InputError
 from stages.common.core.paths import PHASES
 from stages.common.data.shards import SHARDS, read_rows
 from stages.common.world.scene import Scene
-from stages.report.input_files import read_answers, read_evaluation, read_json, read_loss, read_resamples
-from stages.report.loss_diagnostics import LossDiagnostics, LossRow, jumps
-from stages.report.records import DESCRIBING_TASKS, Answer, Evaluation, PhaseData, ProvenanceFile, SeriesPoint
+from stages.report.run.input_files import read_answers, read_evaluation, read_json, read_loss, read_resamples
+from stages.report.run.loss_diagnostics import LossDiagnostics, LossRow, jumps
+from stages.report.run.records import DESCRIBING_TASKS, Answer, Evaluation, PhaseData, ProvenanceFile, SeriesPoint
 
 REPORTS = Path("reports")
 PRETRAIN = "pretrain"

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from stages.common.core.errors import InputError
-from stages.report.load_run import Checkpoint, Run
-from stages.report.metric_specs import Metric
-from stages.report.records import UNDEFINED, Interval
+from stages.report.run.load_run import Checkpoint, Run
+from stages.report.run.metric_specs import Metric
+from stages.report.run.records import UNDEFINED, Interval
 
 Relation = Literal["lower", "higher", "unclear", "undefined"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from stages.report.load_run import Run
-from stages.report.loss_diagnostics import LossRow
+from stages.report.run.load_run import Run
+from stages.report.run.loss_diagnostics import LossRow
 
 _EPOCH_SLACK = 0.01  # a log that ends at epoch 2.004 has two epochs, not three
 
