@@ -36,7 +36,7 @@ SCENE = Scene(
         ("图中有一只小狗。", [("count", True)]),
         ("图中有两只小狗。", [("count", False)]),
         ("两只黑色的猫和3只红色小狗", [("count", True), ("count", False)]),
-        ("有两位穿红色衣服的女士。", []),  # not there: an invention, no wrong count
+        ("有两位穿红色衣服的女士。", []),  # not in the picture: hallucinated, and no wrong count
         ("小狗很可爱。", []),
         ("左侧有一只红色的小狗。", [("count", True), ("position", True)]),
         ("右侧有一只红色的小狗。", [("count", True), ("position", False)]),
@@ -68,7 +68,7 @@ def test_claims(text: str, expected: list[tuple[str, bool]]) -> None:
     assert [(aspect, right) for aspect, right in judged if right is not None] == expected
 
 
-def test_the_world_s_own_texts_claim_only_what_is_true() -> None:
+def test_claims_of_reference_texts_are_true() -> None:
     data = load_params(Path(__file__).parents[1] / "params.yaml").data
     counted = dict.fromkeys(("count", "position", "relation"), 0)
     for index in range(60):

@@ -120,7 +120,7 @@ SENTENCES = [
     ("湖水像镜子般平静", "湖"),
     ("雕像前站着一个女孩", "雕像 女孩"),
     ("一块心形的石头和一片星形的叶子", "岩石 树叶"),
-    # other words of the same thing, whole captions
+    # other words for the same thing, complete captions
     ("夜幕降临，城市的霓虹灯闪烁，车流如织。", "夜空 城市 霓虹灯 车"),
     ("水平线上的太阳正缓缓升起，阳光洒在海面上。", "太阳 阳光 大海"),
     ("一架直升机在雪山上空盘旋，下方是正在滑雪的人们，缆车缓缓上行。", "直升机 山 人 缆车"),
@@ -211,8 +211,8 @@ def test_there_are_enough_sentences_and_concepts() -> None:
     assert len(LEXICON.entries) >= 600
 
 
-def test_it_reads_the_built_in_world_as_the_world_reads_itself() -> None:
-    """All that the other finder finds is found, denied alike, in the same colour where both see one."""
+def test_it_finds_the_mentions_of_the_built_in_world_s_texts() -> None:
+    """Every mention that mentions.py finds is found, with the same denial, and the same colour where both find one."""
     data = load_params(ROOT / "tests/params.yaml").data
     colours = dict(zip(COLOURS, "红橙黄绿蓝紫白黑", strict=True))
     for index in range(60):
@@ -225,7 +225,7 @@ def test_it_reads_the_built_in_world_as_the_world_reads_itself() -> None:
                 assert mention.colour is None or thing.colours in ((), (colours[mention.colour],)), answer
 
 
-def test_mentions_lie_where_their_words_stand() -> None:
+def test_offsets_are_those_of_the_words() -> None:
     text = "远处有山。\n一只大熊猫，两棵大树和  一把雨伞"
     assert [text[t.start : t.end] for t in LEXICON.find(text)] == ["山", "大熊猫", "大树", "雨伞"]
     assert [t.word for t in LEXICON.find(text)] == ["山", "大熊猫", "大树", "雨伞"]
@@ -273,7 +273,7 @@ def test_colour_and_count(text: str, concept: str, colours: tuple[str, ...], cou
     assert (thing.colours, thing.count) == (colours, count)
 
 
-def test_what_a_thing_is() -> None:
+def test_general_and_special_concepts() -> None:
     assert {"熊", "动物"} <= LEXICON.ancestors["熊猫"]
     assert LEXICON.ancestors["长椅"] == {"椅子", "家具"}
     assert LEXICON.related("动物", "熊猫") and not LEXICON.related("熊猫", "北极熊")
@@ -294,25 +294,25 @@ def test_colours_outside_of_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("concepts", "said"),
+    ("concepts", "message"),
     [
-        ({"狗": {}, "猫": {"words": ["狗"]}}, "狗 stands for 猫 and for 狗"),
-        ({"狗": {"words": ["马上"]}}, "马上 stands for 狗 and for the lookalikes"),
-        ({"狗": {"is": ["动物"]}}, "狗 is said to be 动物, which is not listed"),
-        ({"狗": {"is": ["猫"]}, "猫": {"is": ["狗"]}}, "狗 is said to be itself, by way of 猫"),
+        ({"狗": {}, "猫": {"words": ["狗"]}}, "狗 is a word of 猫 and of 狗"),
+        ({"狗": {"words": ["马上"]}}, "马上 is a word of 狗 and of the lookalikes"),
+        ({"狗": {"is": ["动物"]}}, "狗 is a kind of 动物, which is not listed"),
+        ({"狗": {"is": ["猫"]}, "猫": {"is": ["狗"]}}, "狗 is a kind of itself, through 猫"),
         ({"狗": {"si": ["猫"]}}, "concepts.x.狗.si: Extra inputs"),
         ({"狗": {"gender": "dog"}}, "concepts.x.狗.gender"),
     ],
 )
-def test_a_mistake_in_the_lexicon_is_named(tmp_path: Path, concepts: dict, said: str) -> None:
+def test_an_error_in_the_lexicon_is_reported(tmp_path: Path, concepts: dict, message: str) -> None:
     path = tmp_path / "lexicon.yaml"
     raw = {"concepts": {"x": concepts}, "lookalikes": ["马上"], "colours": {"红": ["红"]}, "pronouns": {"她": "female"}}
     path.write_text(yaml.safe_dump(raw, allow_unicode=True), encoding="utf-8")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_lexicon(path)
 
 
-def test_a_lexicon_that_is_no_yaml(tmp_path: Path) -> None:
+def test_a_lexicon_that_is_not_yaml(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("a: [", encoding="utf-8")
     with pytest.raises(InputError, match="cannot be read"):
         load_lexicon(tmp_path / "x.yaml")

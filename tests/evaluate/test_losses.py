@@ -117,12 +117,12 @@ def test_a_text_without_another_picture_adds_nothing_to_the_swap_gap() -> None:
         ([1, 0.5, 2, 1, 1, 1, 1, 1, 1, 1, 1], 0.75),  # the tokens of a word are summed: right, and a tie
     ],
 )
-def test_the_picture_that_makes_a_word_likelier(nats: list[float], expected: float) -> None:
+def test_two_alternative_choices(nats: list[float], expected: float) -> None:
     assert choice([1.0] * 11, nats, scene("dog", "cat"), scene("car")).value == pytest.approx(expected)
 
 
 @given(st.lists(st.floats(0, 20, width=32), min_size=22, max_size=22))
-def test_exchanged_pictures_give_the_opposite_choice(nats: list[float]) -> None:
+def test_exchanging_the_pictures_reverses_the_choice(nats: list[float]) -> None:
     own, other = nats[:11], nats[11:]
     one, opposite = (choice(*both, scene("dog", "cat"), scene("car")).value for both in ((own, other), (other, own)))
     assert one + opposite == pytest.approx(1)
@@ -137,14 +137,14 @@ def test_only_kinds_that_tell_the_pictures_apart_are_counted() -> None:
 
 
 def test_a_text_that_is_cut_off_counts_the_words_that_it_reaches() -> None:
-    whole = losses([1.0] * 11, [2.0] * 11)
+    complete = losses([1.0] * 11, [2.0] * 11)
     part = TextLosses(
         "a",
         "description",
         TEXT,
-        *(array[:4] for array in (whole.starts, whole.ends, whole.own)),
-        whole.other[:4],
-        whole.blind,
+        *(array[:4] for array in (complete.starts, complete.ends, complete.own)),
+        complete.other[:4],
+        complete.blind,
         "b",
     )
     assert two_alternative_counts(part, scene("dog", "cat"), scene("car"))["alternatives"] == 1

@@ -106,11 +106,11 @@ def test_sentence(text: str, expected: list[tuple[str, str | None]]) -> None:
     assert found == expected
 
 
-def test_long_texts_are_read_to_the_end() -> None:
+def test_mentions_at_the_end_of_long_texts_are_found() -> None:
     assert [mention.start for mention in find_mentions("海边很美。" * 400 + "狗。")] == [2000]
 
 
-def test_offsets_point_at_the_words() -> None:
+def test_offsets_are_those_of_the_words() -> None:
     text = "海边有狗。\n右边有一个黄色的大气球，没有鱼。"
     for mention in find_mentions(text):
         assert text[mention.start : mention.end] == mention.word
@@ -118,12 +118,12 @@ def test_offsets_point_at_the_words() -> None:
 
 
 @pytest.mark.parametrize("words", [*POSITION_WORDS.values(), *RELATION_WORDS.values(), *COLOUR_WORDS.values()])
-def test_words_of_place_and_colour_name_nothing(words: tuple[str, ...]) -> None:
+def test_words_of_place_and_colour_name_no_object(words: tuple[str, ...]) -> None:
     assert find_mentions("、".join(words)) == []
 
 
 @pytest.mark.parametrize("name", BACKGROUNDS)
-def test_backgrounds_name_nothing_and_lend_no_colour(name: str) -> None:
+def test_backgrounds_name_no_object_and_give_no_colour(name: str) -> None:
     place = BACKGROUNDS[name]
     for phrase in (*place.words, *place.details, *place.moods):
         assert find_mentions(phrase) == []
@@ -160,7 +160,7 @@ _PIECES = sorted(
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from(_PIECES), max_size=30).map("".join)))
 @settings(max_examples=300, deadline=None)
-def test_broken_text_is_read_without_complaint(text: str) -> None:
+def test_broken_text_raises_no_error(text: str) -> None:
     found = find_mentions(text)
     assert all(text[m.start : m.end] == m.word and m.word in KINDS[m.kind].words for m in found)
     assert all(a.end <= b.start for a, b in pairwise(found))
@@ -179,7 +179,7 @@ def test_introductions_state_every_colour() -> None:
             assert found == [(group.kind, group.colour, False)], sentence
 
 
-def test_every_text_of_the_world_is_read_as_it_was_meant() -> None:
+def test_reference_texts_are_read_correctly() -> None:
     data = load_params(PARAMS).data
     for index in range(300):
         scene = sample_scene(data, 1, "test", index)

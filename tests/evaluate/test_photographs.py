@@ -110,7 +110,7 @@ def test_what_a_picture_leaves_open_is_not_judged() -> None:
 
 
 @pytest.mark.parametrize("name", ["海边.jpg", "a/b/海边.JPEG", "海边", " 海边.png ", "C:\\x\\海边.webp"])
-def test_pictures_go_by_their_names(name: str) -> None:
+def test_a_picture_s_key_is_its_name(name: str) -> None:
     assert image_key(name) == "海边"
     assert image_key(unicodedata.normalize("NFD", "é.jpg")) == "é"
     assert image_key("v1.5-dog") == "v1.5-dog"
@@ -144,7 +144,7 @@ def test_the_notes_form(tmp_path: Path) -> None:
     ]
 
 
-def test_who_asks_is_no_part_of_the_answer(tmp_path: Path) -> None:
+def test_the_question_is_not_part_of_the_answer(tmp_path: Path) -> None:
     found = read_transcripts(written(tmp_path, "[Image]: a\r\n👶: 描述一下。\r\n🤖️: 一只狗，\r\n一只猫。\r\n"))
     assert [tuple(one) for one in found] == [("a", "一只狗，\n一只猫。", 1)]
 
@@ -258,7 +258,7 @@ def test_several_texts_and_files(tmp_path: Path) -> None:
     assert found[0]["overall"]["unsupported"]["value"] == 1.0
 
 
-def test_pictures_weigh_the_same(tmp_path: Path) -> None:
+def test_pictures_have_equal_weight(tmp_path: Path) -> None:
     """One picture has three texts that name something absent, the other one text that does not."""
     texts = [("熊猫草地-Panda-Grassland", "一只狗")] * 3 + [("舞蹈-dance", "舞台")]
     path = written(tmp_path, "\n".join(json.dumps({"image": image, "text": text}) for image, text in texts))
@@ -285,7 +285,7 @@ def test_bad_input_is_one_sentence_and_code_2(tmp_path: Path, text: str, message
     assert done.stderr.count("\n") == 1 and not (tmp_path / "out.json").exists()
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
     for words in (("--manifest", MANIFEST, tmp_path / "x"), ("--manifest", tmp_path / "none", tmp_path / "x")):
         done = run(*words)

@@ -85,7 +85,7 @@ def test_a_statement_answers_only_for_the_object_it_names(answer: str, expected:
     assert parse_yes_no(answer, "dog") == expected
 
 
-def test_a_model_that_only_captions_answers_no_question() -> None:
+def test_captions_do_not_answer_questions() -> None:
     captions = ("海边有一只红色的小狗。", "图中有两只小猫。")
     asked = [pope("a", "random", text, expected) for text in captions for expected in ("yes", "no")]
     assert value("pope_invalid", asked) == 1.0
@@ -116,7 +116,7 @@ def test_pope() -> None:
     assert value("pope_random_f1", POPE) == pytest.approx(2 * 1 / (2 + 1))
     assert value("pope_random_yes_ratio", POPE) == 1.0
     assert value("pope_popular_yes_ratio", POPE) == 0.0
-    assert math.isnan(value("pope_popular_f1", POPE))  # no yes, said or expected
+    assert math.isnan(value("pope_popular_f1", POPE))  # no yes, answered or expected
     assert math.isnan(value("pope_adversarial_yes_ratio", POPE))  # neither yes nor no
 
 
@@ -125,7 +125,7 @@ def test_a_scene_s_questions_are_resampled_together() -> None:
     assert [row.get("asked") for row in rows] == [2, 2, None]
 
 
-def test_rows_hold_the_answer_as_it_was_understood() -> None:
+def test_rows_hold_the_parsed_answer() -> None:
     assert [pope_row(answer)["parsed"] for answer in POPE] == ["yes", "yes", "no", None]
 
 

@@ -115,7 +115,7 @@ def _by_label(
 
 def prior_counts(score: TextScore, frequency: Mapping[str, int]) -> Counts:
     """Wrong mentions of kinds that are more likely on the scene's background, and how many there would be if wrong
-    kinds were drawn by their frequency in the train scenes, whatever the background."""
+    kinds were drawn by their frequency in the train scenes, independent of the background."""
     scene = score.scene
     wrong = [mention.kind for mention in score.mentions if mention.kind not in scene.kinds]
     absent = {kind: count for kind, count in frequency.items() if kind not in scene.kinds}

@@ -41,7 +41,7 @@ _PRESENCE = re.compile(
     r"|(?<!是)不是有?|不(?:再是|像是?|含有?|包含|包括|存在)|[并绝而]非是?|[并毫]无|无(?=[一任])|缺[少乏])"
     r"|有|是|但|却|看[到见]"
 )
-# 没有人的街道 and 没有人在街道上 say that there is a street.
+# 没有人的街道 and 没有人在街道上 do not deny the street.
 _DENIAL_ENDS = re.compile("^的|在")
 # 小狗没有出现, 猫和狗都不在画面里
 _DENIED_AFTER = re.compile(
@@ -54,7 +54,7 @@ _AND = re.compile("[、和与及跟或]|以及|还有")
 def stated_counts(clause: str, words: Sequence[Word], is_person: Callable[[str], bool]) -> dict[int, int]:
     """The numbers that a clause states, by the index in ``words`` of the thing that each counts.
 
-    一位 counts the next person, whatever stands between them. Other measures count the next thing, or the last of
+    一位 counts the next person, even if other words are between them. Other measures count the next thing, or the last of
     several without a gap (一个城市街道); if a description with a thing in it comes first (一辆装满鲜花的自行车), they
     count the thing after its 的. ``is_person``: whether a concept is a person.
     """

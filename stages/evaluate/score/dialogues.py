@@ -1,7 +1,7 @@
 """Scores of a checkpoint on dialogues read from files.
 
 What their pictures show is not known: their losses are compared between pictures, and of the answers the length and
-repetition are measured. What is said of photographs that data/eval/photographs.yaml lists is scored.
+repetition are measured. Descriptions of photographs are scored if data/eval/photographs.yaml lists the photograph.
 """
 
 from __future__ import annotations

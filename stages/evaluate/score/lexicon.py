@@ -82,7 +82,7 @@ class Lexicon:
             for word in (name, *entry.words):
                 if word in self._concept_of:
                     other = self._concept_of[word] or "the lookalikes"
-                    raise InputError(f"{where}: {word} stands for {name} and for {other}; a word has one meaning here")
+                    raise InputError(f"{where}: {word} is a word of {name} and of {other}; keep it in one of them")
                 self._concept_of[word] = name
         self._longest = max(map(len, self._concept_of))
         self.ancestors = {name: self._ancestors(name, where) for name in self.entries}
@@ -96,10 +96,10 @@ class Lexicon:
         while ahead:
             parent = ahead.pop()
             if parent not in self.entries:
-                raise InputError(f"{where}: {name} is said to be {parent}, which is not listed; add it or correct it")
+                raise InputError(f"{where}: {name} is a kind of {parent}, which is not listed; add it or correct it")
             if parent == name:
                 raise InputError(
-                    f"{where}: {name} is said to be itself, by way of {', '.join(found) or name}; cut that"
+                    f"{where}: {name} is a kind of itself, through {', '.join(found) or name}; remove one of these links"
                 )
             if parent not in found:
                 found[parent] = None

@@ -34,7 +34,7 @@ def _lookalikes() -> set[str]:
     """Phrases of the world that contain a kind's word and do not mean such an object.
 
     From clauses on parts, the word and the character after it: 花白 and 花瓣 are not 花, 树干 is not 树. From phrases
-    about backgrounds, which never name an object, the whole phrase.
+    about backgrounds, which never name an object, all of the phrase.
     """
     any_kind = re.compile(any_of(_KIND_OF))
     clauses = [part for kind in KINDS.values() for part in kind.parts]

@@ -13,7 +13,7 @@ from stages.evaluate.score.mentions import Mention
 def misnamed_kinds(mentions: Sequence[Mention], claims: Sequence[Claim], scene: Scene) -> frozenset[str]:
     """The kinds that a text names wrongly, each in place of one thing of the picture that it does not name.
 
-    A wrong kind can stand for a group that the text does not name if both have the same parent class (a cat called
+    A wrong kind can be the name of a group that the text does not name if both have the same parent class (a cat called
     a dog) and the first place or the first colour that the text states of it is the group's. Each unnamed group
     explains at most one wrong kind, and as many wrong kinds are explained as possible: a maximum bipartite matching;
     of kinds that compete for one group, the kind mentioned first is explained. All other wrong kinds are hallucinated.

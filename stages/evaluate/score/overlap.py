@@ -14,7 +14,7 @@ def overlap_estimates(texts: Sequence[str], references: Sequence[Sequence[str]])
     """Corpus BLEU (Papineni et al. 2002; characters are the tokens of Chinese) and corpus chrF (Popović 2015), 0 to 1.
 
     ``references`` holds all reference texts of each text. NaN where there is no text. Without intervals: both are
-    metrics of the whole corpus, and a thousand resamples would take minutes.
+    metrics of the corpus as one, and a thousand resamples would take minutes.
     """
     if not texts:
         return {name: Estimate.without_interval(math.nan) for name in ("bleu", "chrf")}

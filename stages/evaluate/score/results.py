@@ -1,4 +1,4 @@
-"""What scoring finds, whatever the pictures are, and the files that it writes."""
+"""The results of scoring a checkpoint, and the files that hold them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from stages.common.core.errors import InputError
 
 _IMAGE = re.compile(r"\s*\[Image\]\s*[:：]\s*(.*?)\s*$", re.IGNORECASE)
-# An emoji and a colon; the model speaks last.
+# An emoji and a colon; the last one of a block begins the model's text.
 _SPEAKER = re.compile(r"(?m)^\s*[^\w\s，。！？、“”\"'（(《【\[]{1,4}\s*[:：]\s*")
 
 
