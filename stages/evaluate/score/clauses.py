@@ -54,9 +54,9 @@ _AND = re.compile("[、和与及跟或]|以及|还有")
 def stated_counts(clause: str, words: Sequence[Word], is_person: Callable[[str], bool]) -> dict[int, int]:
     """The numbers that a clause states, by the index in ``words`` of the thing that each counts.
 
-    一位 counts the next person, even if other words are between them. Other measures count the next thing, or the last of
-    several without a gap (一个城市街道); if a description with a thing in it comes first (一辆装满鲜花的自行车), they
-    count the thing after its 的. ``is_person``: whether a concept is a person.
+    一位 counts the next person, even if other words are between them. Other measures count the next thing, or the last
+    of several without a gap (一个城市街道). If a description with a thing in it comes first (一辆装满鲜花的自行车),
+    they count the thing after its 的. ``is_person``: whether a concept is a person.
     """
     counts: dict[int, int] = {}
     for match in _COUNT.finditer(clause):

@@ -99,7 +99,7 @@ class Lexicon:
                 raise InputError(f"{where}: {name} is a kind of {parent}, which is not listed; add it or correct it")
             if parent == name:
                 raise InputError(
-                    f"{where}: {name} is a kind of itself, through {', '.join(found) or name}; remove one of these links"
+                    f"{where}: {name} is a kind of itself, through {', '.join(found) or name}; remove one link"
                 )
             if parent not in found:
                 found[parent] = None
