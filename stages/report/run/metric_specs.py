@@ -196,7 +196,7 @@ PICTURE_METRICS = (
         "blind_gap_object",
         "Blind gap, object words",
         "higher",
-        "The same on object words alone.",
+        "Loss of object words with the mean features of the training pictures minus the loss with their picture.",
         unit="nats",
         decimals=2,
     ),
