@@ -75,6 +75,7 @@ def probe_estimates(
     ``learnt_present`` [N, K] and ``present`` [M, K] what they hold. Index 0, the input embedding, is left out: at a
     position of the prompt it is the same for every picture.
     """
+    import sklearn.linear_model  # noqa: F401  (the limit reaches only libraries that are loaded)
     from threadpoolctl import threadpool_limits
 
     weights = bootstrap.weights.astype(np.float32)
