@@ -131,12 +131,17 @@ def results(sources: Sources, language: Language) -> str:
         "zh": ["", "pretrain", "课程组（`sft-long`）", "对照组（`sft-direct`）", "差"],
     }[language]
     rows = [head]
-    for key in CHIEF:
+    for key in _recorded(runs, CHIEF):
         metric = METRICS[key]
         alone = [cell(metric, over_seeds(runs, name, key)) for name in (PRETRAIN, CURRICULUM, CONTROL)]
         difference = cell(metric, difference_over_seeds(runs, CURRICULUM, CONTROL, key), with_sign=True)
         rows.append([metric.named(language), *alone, difference])
     return f"{markdown(rows)}\n\n{_source(runs, language)}"
+
+
+def _recorded(runs: Sequence[RecordedRun], metrics: Iterable[str]) -> list[str]:
+    """Those of ``metrics`` that any run has a value of."""
+    return [key for key in metrics if any(run.value(name, key) is not None for run in runs for name in run.checkpoints)]
 
 
 def _source(runs: Sequence[RecordedRun], language: Language) -> str:
@@ -180,7 +185,8 @@ def checkpoints(sources: Sources, language: Language) -> str:
     names = [name for name in runs[0].checkpoints if all(name in run.checkpoints for run in runs)]
     names.sort(key=lambda name: name != PRETRAIN)
     rows = [["", *names]]
-    for key, metric in METRICS.items():
+    for key in _recorded(runs, METRICS):
+        metric = METRICS[key]
         rows.append([metric.named(language), *(cell(metric, over_seeds(runs, name, key)) for name in names)])
     return markdown(rows)
 
@@ -190,10 +196,11 @@ def by_seed(sources: Sources, language: Language) -> str:
     runs = sources.seeds
     if not runs:
         return results(sources, language)
-    rows = [[{"en": "seed", "zh": "种子"}[language], *(METRICS[key].named(language) for key in CHIEF)]]
+    keys = _recorded(runs, CHIEF)
+    rows = [[{"en": "seed", "zh": "种子"}[language], *(METRICS[key].named(language) for key in keys)]]
     for run in runs:
         cells = []
-        for key in CHIEF:
+        for key in keys:
             pair = [SeedMean(run.value(name, key), None, None) for name in (CURRICULUM, CONTROL)]
             cells.append(" / ".join(cell(METRICS[key], found) for found in pair))
         rows.append([str(run.seed), *cells])

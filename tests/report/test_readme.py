@@ -150,8 +150,17 @@ def test_results_over_seeds(tmp_path: Path) -> None:
     assert "11 to 13 minutes a run" in lines[-1]
 
 
-def test_a_metric_that_was_not_recorded_is_a_dash(tmp_path: Path) -> None:
+def test_a_metric_that_no_run_has_gets_no_row(tmp_path: Path) -> None:
     write_seeds(tmp_path, [0.01])
+    assert "POPE" not in table(tmp_path, "results")
+
+
+def test_a_mean_needs_a_value_of_every_seed(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [0.01, 0.02])
+    path = tmp_path / "benchmarks/results/seed-1.json"
+    run = json.loads(path.read_text(encoding="utf-8"))
+    run["checkpoints"]["sft-long"]["pope_accuracy"] = {"value": 0.8, "low": None, "high": None}
+    path.write_text(json.dumps(run), encoding="utf-8")
     row = next(line for line in table(tmp_path, "results").splitlines() if line.startswith("| POPE"))
     assert row == "| POPE accuracy, % | – | – | – | – |"
 
