@@ -216,11 +216,11 @@ def table(found: dict[str, dict[int, Figures]]) -> str:
     rows = ["| axis | value | figures |", "|---|---|---|"]
     for axis, values in found.items():
         for value, figures in values.items():
-            told = [
+            cells = [
                 f"memory {number / 2**20:,.0f} MiB" if key == "memory" else f"{key} {number:.4g}"
                 for key, number in figures.items()
             ]
-            rows.append(f"| {axis.replace('_', ' ')} | {value:,} | {', '.join(told).replace('_', ' ')} |")
+            rows.append(f"| {axis.replace('_', ' ')} | {value:,} | {', '.join(cells).replace('_', ' ')} |")
     return "\n".join(rows)
 
 

@@ -168,9 +168,9 @@ def table(rows: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
             ratios = " | ".join(f"{cell(row[f'times_{other}{name}'], 1)} x" for name in names)
             lines.append(f"| {row['task']} | {other} | {ratios} |")
     peaks = {dtype: spread([run["peak"][dtype] for run in found["rounds"]]) for dtype in ("bf16", "fp32")}
-    told = ", ".join(f"{dtype} {cell([value / 1e9 for value in values], 0)}" for dtype, values in peaks.items())
+    peak_text = ", ".join(f"{dtype} {cell([value / 1e9 for value in values], 0)}" for dtype, values in peaks.items())
     cost = f"{1000 * found['encode']:.0f} ms"
-    return "\n".join([*lines, "", f"Matrix product of {CUBE}-cubes, GFLOP/s: {told}. Encoding a picture: {cost}."])
+    return "\n".join([*lines, "", f"Matrix product of {CUBE}-cubes, GFLOP/s: {peak_text}. Encoding a picture: {cost}."])
 
 
 def machine() -> dict[str, Any]:

@@ -96,8 +96,8 @@ class FakeWandb:
             return None
         lines = {"historyLineCount": len(run.history), "eventsLineCount": run.events, "logLineCount": 0}
         tails = {"historyTail": json.dumps(run.tail), "eventsTail": "[]", "summaryMetrics": "{}"}
-        told = {"displayName": run.sent["displayName"], "config": run.sent["config"], "wandbConfig": '{"t": 1}'}
-        return {"name": name, "tags": [], "notes": None, **lines, **tails, **told}
+        state = {"displayName": run.sent["displayName"], "config": run.sent["config"], "wandbConfig": '{"t": 1}'}
+        return {"name": name, "tags": [], "notes": None, **lines, **tails, **state}
 
     def stream(self, name: str, body: dict[str, Any]) -> None:
         run = self.runs[name]

@@ -78,7 +78,7 @@ class TextLosses:
     lines of their own. ``starts`` and ``ends`` [T], int32: the characters of ``text`` that each token covers; a token
     that closes an answer has the end of this answer as both. ``own``, ``other``, ``blind``: the losses with the text's
     own picture, with the one of row ``other_id``, and with the mean features of train pictures. Where there is no
-    other picture, ``other_id`` is "" and ``other`` is empty.
+    other picture, ``other_id`` is "" and ``other`` is empty; of a text without pictures ``blind`` is empty, too.
     """
 
     id: str

@@ -107,8 +107,8 @@ def gap_cards(run: Run) -> list[DotCard | None]:
 
 
 def background_card(run: Run) -> DotCard | None:
-    keys = {"observed": "hallucinated_at_home", "expected from frequency": "hallucinated_at_home_expected"}
-    return dot_card(run, BY_KEY["hallucinated_at_home"], keys)
+    keys = {"observed": "wrong_at_home", "expected from frequency": "wrong_at_home_expected"}
+    return dot_card(run, BY_KEY["wrong_at_home"], keys)
 
 
 def pope_card(run: Run, part: str, title: str) -> DotCard | None:

@@ -85,7 +85,7 @@ def _ends_of_series(run: Run, checkpoint: Checkpoint, series: str, key: str) -> 
 
 
 def _background(run: Run, checkpoint: Checkpoint) -> _Pair:
-    names = ["hallucinated_at_home", "hallucinated_at_home_expected"]
+    names = ["wrong_at_home", "wrong_at_home_expected"]
     observed, expected = (figure(checkpoint, name) for name in names)
     return expected, observed, _relation(run, checkpoint, (observed, expected), names)
 

@@ -74,5 +74,5 @@ def test_wrong_mentions_against_those_expected_by_frequency_alone() -> None:
     # Of what is absent 30 + 10 of 100 are at home at the seaside.
     assert counts == {"wrong": 3, "wrong_home": 2, "wrong_home_expected": pytest.approx(3 * 0.4)}
     found = bootstrap(1).of_sums([counts], PRIOR_METRICS)
-    assert found["hallucinated_at_home"].value == pytest.approx(2 / 3)
-    assert found["hallucinated_at_home_expected"].value == pytest.approx(0.4)
+    assert found["wrong_at_home"].value == pytest.approx(2 / 3)
+    assert found["wrong_at_home_expected"].value == pytest.approx(0.4)

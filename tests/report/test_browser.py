@@ -46,7 +46,7 @@ def full_run(inputs: Inputs) -> Run:
             ),
             *(("misnamed", 0.05), ("hallucinated", 0.15), ("two_alternative", 0.8), ("count_accuracy", 0.6)),
             *(("swap_gap_object", 1.2), ("swap_gap_colour", 0.6), ("blind_gap_object", 1.5), ("probe_auc", 0.9)),
-            *(("hallucinated_at_home", 0.4), ("hallucinated_at_home_expected", 0.2), ("pope_accuracy", 0.7)),
+            *(("wrong_at_home", 0.4), ("wrong_at_home_expected", 0.2), ("pope_accuracy", 0.7)),
         )
     }
     series = {

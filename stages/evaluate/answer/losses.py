@@ -78,14 +78,17 @@ def text_losses(
     for reference, other in zip(references, others, strict=True):
         own, *text = reference.sample
         samples.append((own, *text))
-        samples.append(([BLIND] * len(own), *text))
+        if len(own):
+            samples.append(([BLIND] * len(own), *text))
         if other is not None:
             samples.append((other.pictures, *text))
     losses = iter(answerer.target_losses(samples, pictures, f"{label} losses", blind))
+    none = np.zeros(0, np.float32)
     found = []
     for reference, other in zip(references, others, strict=True):
-        with_own, without = next(losses), next(losses)
-        with_other, other_id = (np.zeros(0, np.float32), "") if other is None else (next(losses), other.id)
         text = (reference.id, reference.task, reference.text, reference.starts, reference.ends)
-        found.append(TextLosses(*text, with_own, with_other, without, other_id))
+        with_own = next(losses)
+        with_blind = next(losses) if len(reference.sample[0]) else none
+        with_other, other_id = (none, "") if other is None else (next(losses), other.id)
+        found.append(TextLosses(*text, with_own, with_other, with_blind, other_id))
     return found

@@ -37,8 +37,8 @@ class Point(NamedTuple):
 _BY_KIND: dict[str, Metric] = {"chair_i": ratio("wrong", "mentions"), "recall": ratio("named", "there")}
 _BY_SENTENCE = _BY_KIND | {"chair_i_here": ratio("wrong_here", "mentions_here")}
 PRIOR_METRICS: dict[str, Metric] = {
-    "hallucinated_at_home": ratio("wrong_home", "wrong"),
-    "hallucinated_at_home_expected": ratio("wrong_home_expected", "wrong"),
+    "wrong_at_home": ratio("wrong_home", "wrong"),
+    "wrong_at_home_expected": ratio("wrong_home_expected", "wrong"),
 }
 
 

@@ -104,13 +104,13 @@ CLAIM_METRICS = (
 )
 PRIOR_METRICS = (
     Metric(
-        "hallucinated_at_home",
+        "wrong_at_home",
         "Wrong mentions that fit the background",
         "neither",
         "Of the mentions of absent objects, the share whose kind usually goes with the background of the scene.",
     ),
     Metric(
-        "hallucinated_at_home_expected",
+        "wrong_at_home_expected",
         "Expected from frequency",
         "neither",
         "The same share if kinds were mentioned as often as they occur in training, on any background.",
