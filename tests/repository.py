@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -45,9 +46,13 @@ class Repository:
         self.run("git", "init", "--quiet")
         self.run("python", "-m", "stages.common.config.preset", preset)
         if values:
-            (root / "values.args").write_text("".join(f"-S {key}={value}\n" for key, value in values.items()))
-            self.run("python", "-m", "stages.common.config.preset", "values.args")
+            self.set(values)
         self.commit()
+
+    def set(self, values: Mapping[str, str]) -> None:
+        """Write ``values`` into params.yaml."""
+        (self.root / "values.args").write_text("".join(f"-S {key}={value}\n" for key, value in values.items()))
+        self.run("python", "-m", "stages.common.config.preset", "values.args")
 
     def run(self, *command: str) -> str:
         """Run ``command``, which must succeed; returns what it prints, stderr included."""
@@ -67,6 +72,11 @@ class Repository:
         """Write ``text`` at the end of a file."""
         with (self.root / path).open("a", encoding="utf-8") as file:
             file.write(text)
+
+    def changed_stages(self) -> set[str]:
+        """The stages that `dvc repro` would run because of their own parameters and files, without running any. Stages
+        behind them run if the outputs of these change."""
+        return set(json.loads(self.run("dvc", "status", "--json")))
 
     def commit(self) -> None:
         self.run("git", "add", "--all")

@@ -141,14 +141,14 @@ def test_the_graph_names_every_stage(repository: Repository) -> None:
 
 
 def test_evaluation_settings_train_nothing(repository: Repository) -> None:
-    ran = repository.stages_run("dvc", "exp", "run", "-S", "evaluate.scenes=5")
-    assert ran == {*ANSWERS, *SCORES, "report"}
+    repository.set({"evaluate.scenes": "5"})
+    assert repository.changed_stages() == {*ANSWERS, "report"}
 
 
 def test_the_projector_leaves_what_comes_before_it_alone(repository: Repository) -> None:
-    ran = repository.stages_run("dvc", "exp", "run", "-S", "model.projector=ldpv2")
+    repository.set({"model.projector": "ldpv2"})
     # A picture may take another number of tokens now, which the curriculum counts where sequences are cut.
-    assert ran == {"curriculum", "pretrain", *(f"sft@{phase}" for phase in PHASES), *ANSWERS, *SCORES, "report"}
+    assert repository.changed_stages() == {"curriculum", "pretrain", "report"}
 
 
 def test_a_new_phase_in_params_is_a_new_stage(repository: Repository) -> None:
