@@ -91,7 +91,7 @@ def test_a_damaged_clip_has_a_message_of_one_sentence(parts: Path) -> None:
 def test_a_decoder_of_another_vocabulary_is_rejected(parts: Path) -> None:
     tokenizer = with_image_token(FIXTURES / "tokenizer")
     tokenizer.add_tokens(["小狗"])
-    with pytest.raises(InputError, match=r"fetch\.language: the tokenizer has \d+ entries and the checkpoint \d+"):
+    with pytest.raises(InputError, match=r"fetch\.language: the tokenizer has \d+ entries, but the checkpoint \d+"):
         fetched_language_model(tokenizer)
 
 
