@@ -12,7 +12,6 @@ from stages.common.data.packing import PackCollate, SampleDataset
 from stages.common.data.samples import Samples
 from stages.evaluate.answer.answerer import Answerer, Question
 from stages.evaluate.answer.losses import Other, make_reference, target_spans, text_losses
-from stages.evaluate.answer.prefill import shared_prefix
 
 FEATURES = CachedFeatures(np.random.default_rng(0).normal(size=(6, 4, 8)).astype(np.float16))
 PROMPTS = (
@@ -60,7 +59,7 @@ def one_by_one(answerer: Answerer, question: Question, length: int) -> list[int]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 6])
-def test_answers_are_the_likeliest_tokens_whatever_the_batch(looking: Answerer, batch_size: int) -> None:
+def test_answers_are_the_most_likely_tokens_whatever_the_batch(looking: Answerer, batch_size: int) -> None:
     model, tokenizer = looking.model, looking._tokenizer
     expected = [one_by_one(looking, question, 12) for question in QUESTIONS]
     again = Answerer(model, tokenizer, batch_size).answer(QUESTIONS, FEATURES, 12, "x")
@@ -98,14 +97,6 @@ def test_answers_are_those_of_transformers_generate(looking: Answerer) -> None:
 def test_a_question_s_length_is_that_of_its_prompt(answerer: Answerer) -> None:
     for question in QUESTIONS:
         assert answerer.length(question) == direct(answerer, question)["input_ids"].shape[1]
-
-
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [([[1, 2, 3], [1, 2, 4]], 2), ([[1, 2]], 1), ([[1, 2], [1, 2, 3]], 1), ([[5], [1, 2]], 0), ([[1, 2], [1, 2]], 1)],
-)
-def test_the_shared_prefix_leaves_each_prompt_a_token(rows: list[list[int]], expected: int) -> None:
-    assert shared_prefix(rows) == expected
 
 
 def test_hidden_states_equal_a_direct_forward_pass(looking: Answerer) -> None:

@@ -1,6 +1,6 @@
 """Stage answer@checkpoint: what a checkpoint writes about the test pictures: `python -m stages.evaluate.answer NAME`.
 
-in: data/{prepared,tokenizer,features}, the checkpoint; params data.{source,image_size}, encode.cache,
+in: data/{prepared,tokenizer,features}, the checkpoint; params data.source, encode.cache,
 evaluate.{scenes,max_new_tokens,batch_size}.
 out: reports/answers/<checkpoint>/ (see stages/evaluate/files.py), and the same in epoch-<number>/ for each checkpoint
 that was kept after an earlier epoch

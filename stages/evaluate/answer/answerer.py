@@ -12,15 +12,17 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from model.vlm.attention import packed_attention_in
 from model.vlm.modeling import VlmForConditionalGeneration
-from stages.common.data.chat import IGNORED, Encoder
-from stages.common.data.features import MeanPicture, Pictures
-from stages.common.data.samples import Sample
+from stages.common.data.batches import plan_batches
+from stages.common.data.chat import IGNORED, IMAGE, Encoder
+from stages.common.data.features import MeanPicture, Pictures, load_pictures
+from stages.common.data.packing import PackCollate, SampleDataset
+from stages.common.data.samples import Sample, count_targets
 from stages.evaluate.answer.generation import generate
-from stages.evaluate.answer.prefill import FeaturesOf, Prompt, begin, prefill
 
 BLIND = -1  # in place of a picture's number: the blind picture
-_TOGETHER = 3  # batches of texts whose shared beginnings are computed together
+_PACK_TOKENS = 4096  # of texts whose losses are computed together
 
 
 @dataclass(frozen=True)
@@ -31,40 +33,73 @@ class Question:
     prompt: str
 
 
+class PatchFeatures:
+    """Patch features [N, P, D_vision] of pictures by their numbers: cached ones, or computed from pixels. BLIND is the
+    picture ``blind``."""
+
+    key = "patch_features"
+
+    def __init__(
+        self, model: VlmForConditionalGeneration, pictures: Pictures, blind: MeanPicture | None = None
+    ) -> None:
+        self._model, self._pictures, self._blind = model, pictures, blind
+
+    def __getitem__(self, numbers: Sequence[int]) -> np.ndarray:
+        numbers = np.asarray(numbers, np.int64)
+        if not (numbers == BLIND).any():
+            return self._of_pictures(numbers)
+        features = self._blind[numbers].copy()
+        shown = numbers != BLIND
+        features[shown] = self._of_pictures(numbers[shown])
+        return features
+
+    @torch.inference_mode()
+    def _of_pictures(self, numbers: np.ndarray) -> np.ndarray:
+        found = self._pictures[numbers].astype(np.float32)
+        if self._pictures.key == self.key or not len(found):
+            return found
+        return self._model.patch_features(torch.from_numpy(found).to(self._model.device)).cpu().numpy()
+
+
 class Answerer:
     """Answers questions about pictures; sampling is off, so answers repeat exactly. Computes in float32."""
 
     def __init__(self, model: VlmForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, batch_size: int) -> None:
         self.model, self._tokenizer, self._batch_size = model.eval(), tokenizer, batch_size
         self.encoder = Encoder(tokenizer)
+        self._image_id = self.encoder.token_id(IMAGE)
 
     def length(self, question: Question) -> int:
         """Positions that a question takes, image tokens included."""
-        more = self.model.config.image_tokens - 1
-        return len(self.encoder.prompt(question.prompt)) + more * len(question.pictures)
+        return len(self._prompt_ids(question))
+
+    def pictures(self, split: str, cache: bool) -> Pictures:
+        """The pictures of a split, at the size that the model takes; ``cache``: their cached features."""
+        return load_pictures(split, cache, self.model.config.vision_config.image_size)
 
     @torch.inference_mode()
     def answer(self, questions: Sequence[Question], pictures: Pictures, max_new_tokens: int, label: str) -> list[str]:
-        features_of = self._features_of(pictures)
-        answers: list[str] = []
-        for prompts in self._batches(questions, label):
-            ids = generate(self.model, prompts, features_of, max_new_tokens, self.encoder.end_id)
-            answers += self._tokenizer.batch_decode(ids, skip_special_tokens=True)
+        answers = [""] * len(questions)
+        for numbers, embeddings, mask in self._batches(questions, pictures, label):
+            ids = generate(self.model, embeddings, mask, max_new_tokens, self.encoder.end_id)
+            for number, text in zip(numbers, self._tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
+                answers[number] = text
         return answers
 
     @torch.inference_mode()
     def hidden_states(self, questions: Sequence[Question], pictures: Pictures, label: str) -> np.ndarray:
         """The decoder's hidden state at each question's last position, where the answer begins: [N, layers + 1, D],
         float16. Layer 0 is the embedding, the last one is after the final norm."""
-        features_of = self._features_of(pictures)
         config, largest = self.model.config.text_config, torch.finfo(torch.float16).max
-        found = [torch.zeros(0, config.num_hidden_layers + 1, config.hidden_size, dtype=torch.float16)]
-        for prompts in self._batches(questions, label):
-            beginning = begin(self.model, prompts, features_of)
-            layers = prefill(self.model, beginning, prompts, features_of, all_layers=True).hidden
+        found = torch.zeros(len(questions), config.num_hidden_layers + 1, config.hidden_size, dtype=torch.float16)
+        for numbers, embeddings, mask in self._batches(questions, pictures, label):
+            positions = (mask.cumsum(1) - 1).clamp(min=0)
+            layers = self.model.model.language_model(
+                inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, output_hidden_states=True
+            ).hidden_states
             hidden = torch.stack([layer[:, -1] for layer in layers], 1)
-            found.append(hidden.float().clamp(-largest, largest).half().cpu())
-        return torch.cat(found).numpy()
+            found[numbers] = hidden.float().clamp(-largest, largest).half().cpu()
+        return found.numpy()
 
     @torch.inference_mode()
     def target_losses(
@@ -72,77 +107,51 @@ class Answerer:
     ) -> list[np.ndarray]:
         """Cross-entropy, in nats, of each target token in turn, an array [targets] of float32 per sample.
 
-        Samples that follow one another share what they can: put those about the same pictures together. A picture
-        BLIND is ``blind``.
+        A picture BLIND is ``blind``.
         """
-        features_of = self._features_of(pictures, blind)
-        losses: list[np.ndarray] = []
-        size = _TOGETHER * self._batch_size
-        with tqdm(total=len(samples), unit="text", desc=label) as bar:
-            for start in range(0, len(samples), size):
-                losses += self._losses_of(samples[start : start + size], features_of, bar)
-        return losses
-
-    def _losses_of(self, samples: Sequence[Sample], features_of: FeaturesOf, bar: tqdm) -> list[np.ndarray]:
-        labels = [np.asarray(sample[2]) for sample in samples]
-        targets = [1 + np.flatnonzero(row[1:] != IGNORED) for row in labels]  # nothing predicts a first token
-        # Nothing after the last target counts, and the last target itself is only predicted.
-        ends = [int(places[-1]) if len(places) else 1 for places in targets]
-        prompts = [
-            Prompt([int(i) for i in ids[:end]], [int(number) for number in pictures])
-            for (pictures, ids, _), end in zip(samples, ends, strict=True)
-        ]
-        image_id = self.model.config.image_token_index
-        prompts = [Prompt(ids, numbers[: ids.count(image_id)]) for ids, numbers in prompts]
-        # The position before the first target is not shared, because its hidden state is needed.
-        first = min((int(places[0]) - 1 for places in targets if len(places)), default=0)
-        beginning = begin(self.model, prompts, features_of, first)
+        config, device = self.model.config, self.model.device
+        dataset = SampleDataset(
+            samples, PatchFeatures(self.model, pictures, blind), config.image_tokens, self._image_id
+        )
+        collate = PackCollate(self._tokenizer.pad_token_id, _PACK_TOKENS)
         losses = [np.zeros(0, np.float32)] * len(samples)
-        order = np.argsort([len(prompt.ids) for prompt in prompts], kind="stable")  # little to fill up
-        for start in range(0, len(order), self._batch_size):
-            numbers = order[start : start + self._batch_size].tolist()
-            hidden = prefill(self.model, beginning, [prompts[number] for number in numbers], features_of).hidden[-1]
-            # Counted from the end, where all prompts of the batch end together.
-            places = [hidden.shape[1] - self._positions_after(prompts[n].ids, targets[n]) for n in numbers]
-            rows = np.repeat(np.arange(len(numbers)), [len(part) for part in places])
-            columns = torch.from_numpy(np.concatenate(places)).to(hidden.device)
-            logits = self.model.lm_head(hidden[torch.from_numpy(rows).to(hidden.device), columns]).float()
-            tokens = torch.from_numpy(np.concatenate([labels[n][targets[n]] for n in numbers]).astype(np.int64))
-            nats = cross_entropy(logits, tokens.to(logits.device), reduction="none").cpu().numpy()
-            bounds = np.cumsum([len(part) for part in places])[:-1]
-            for number, found in zip(numbers, np.split(nats, bounds), strict=True):
-                losses[number] = found
-            bar.update(len(numbers))
+        with packed_attention_in(self.model), tqdm(total=len(samples), unit="text", desc=label) as bar:
+            for numbers in plan_batches(dataset.lengths, _PACK_TOKENS, None, 1, True, 0) if samples else ():
+                items = [dataset[number] for number in numbers]
+                pack = {
+                    name: value.to(device) if isinstance(value, Tensor) else value
+                    for name, value in collate(items).items()
+                }
+                logits = self.model(**pack).logits  # [targets, V]
+                nats = cross_entropy(logits, pack["labels"][pack["labels"] != IGNORED], reduction="none").cpu().numpy()
+                ends = np.cumsum([count_targets(item["labels"][1:]) for item in items])
+                for number, found in zip(numbers, np.split(nats, ends[:-1]), strict=True):
+                    losses[number] = found
+                bar.update(len(items))
         return losses
 
-    def _positions_after(self, ids: Sequence[int], targets: np.ndarray) -> np.ndarray:
-        """How many positions from the end of ``ids``, image tokens included, each target's predecessor stands: 1 is
-        the last."""
-        widths = np.where(np.asarray(ids) == self.model.config.image_token_index, self.model.config.image_tokens, 1)
-        ends = widths.cumsum()
-        return ends[-1] - ends[targets - 1] + 1
+    def _prompt_ids(self, question: Question) -> list[int]:
+        """Each picture's placeholder is repeated once per image token."""
+        times = self.model.config.image_tokens
+        ids = self.encoder.prompt(question.prompt)
+        return [token for i in ids for token in [i] * (times if i == self._image_id else 1)]
 
-    def _batches(self, questions: Sequence[Question], label: str) -> Iterator[list[Prompt]]:
-        prompts = [Prompt(self.encoder.prompt(question.prompt), question.pictures) for question in questions]
-        with tqdm(total=len(questions), unit="question", desc=label) as bar:
-            for start in range(0, len(prompts), self._batch_size):
-                yield prompts[start : start + self._batch_size]
-                bar.update(min(self._batch_size, len(prompts) - start))
-
-    def _features_of(self, pictures: Pictures, blind: MeanPicture | None = None) -> FeaturesOf:
-        """Patch features of pictures, or of what the cache holds of them."""
-
-        def features(numbers: Sequence[int]) -> Tensor:
-            shown = [number for number in numbers if number != BLIND]
-            if len(shown) == len(numbers):
-                return encoded(shown)
-            found = torch.tensor(blind[numbers], device=self.model.device)
-            if shown:
-                found[torch.tensor([number != BLIND for number in numbers], device=found.device)] = encoded(shown)
-            return found
-
-        def encoded(numbers: Sequence[int]) -> Tensor:
-            found = torch.from_numpy(pictures[numbers]).float().to(self.model.device)
-            return found if pictures.key == "patch_features" else self.model.patch_features(found)
-
-        return features
+    def _batches(
+        self, questions: Sequence[Question], pictures: Pictures, label: str
+    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Batches of questions of similar length: their numbers, left-padded embeddings [B, T, D], and mask [B, T]."""
+        features, device = PatchFeatures(self.model, pictures), self.model.device
+        rows = [self._prompt_ids(question) for question in questions]
+        order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+        with tqdm(total=len(rows), unit="question", desc=label) as bar:
+            for start in range(0, len(order), self._batch_size):
+                numbers = order[start : start + self._batch_size]
+                longest = max(len(rows[number]) for number in numbers)
+                padding = [longest - len(rows[number]) for number in numbers]
+                pad_id = self._tokenizer.pad_token_id
+                ids = [[pad_id] * left + rows[number] for left, number in zip(padding, numbers, strict=True)]
+                mask = torch.arange(longest) >= torch.tensor(padding).unsqueeze(1)
+                shown = [picture for number in numbers for picture in questions[number].pictures]
+                seen = torch.from_numpy(features[shown]).to(device) if shown else None
+                yield numbers, self.model.embed(torch.tensor(ids, device=device), seen), mask.long().to(device)
+                bar.update(len(numbers))

@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.common.config.params import Params
 from stages.common.data.chat import IMAGE
-from stages.common.data.features import load_mean, load_pictures
+from stages.common.data.features import load_mean
 from stages.common.data.shards import picture_starts, read_rows
 from stages.evaluate.answer.answerer import Answerer, Question
 from stages.evaluate.answer.losses import Other, make_reference, text_losses
@@ -51,12 +51,13 @@ def dialogue_losses(answerer: Answerer, rows: Sequence[Row], params: Params, lab
         else Other(rows[int(np.searchsorted(starts, pictures[0], "right")) - 1]["id"], pictures)
         for pictures in other_pictures(shown)
     ]
-    pictures = load_pictures("test", params.encode.cache, params.data.image_size)
+    pictures = answerer.pictures("test", params.encode.cache)
     return text_losses(answerer, references, others, pictures, load_mean(), label)
 
 
 def other_pictures(shown: Sequence[Sequence[int]]) -> list[list[int] | None]:
-    """For the pictures of each text those half-way round all that are shown: a neighbour's may be the same picture.
+    """For the pictures of each text those half the list further on, cyclically, because adjacent texts may show the
+    same picture.
 
     None for a text without pictures, or where one of its own would stand in.
     """
@@ -81,7 +82,7 @@ def _first_answers(answerer: Answerer, rows: Sequence[Row], params: Params, labe
         if answerer.length(question) <= available:
             questions.append(question)
             asked.append(number)
-    pictures = load_pictures("test", params.encode.cache, params.data.image_size)
+    pictures = answerer.pictures("test", params.encode.cache)
     texts = dict(zip(asked, answerer.answer(questions, pictures, longest, f"{label} test questions"), strict=True))
     return [
         Answer(
@@ -102,7 +103,7 @@ def _photographs(answerer: Answerer, params: Params, label: str) -> list[Answer]
     for task in TEXT_TASKS if names else ():
         prompt = f"{IMAGE}\n{FILE_PROMPTS[task]}"
         questions = [Question((number,), prompt) for number in range(len(names))]
-        pictures = load_pictures("fixed", params.encode.cache, params.data.image_size)
+        pictures = answerer.pictures("fixed", params.encode.cache)
         texts = answerer.answer(questions, pictures, params.evaluate.max_new_tokens, f"{label} photographs {task}")
         answers += [
             Answer(name, "fixed", task, FILE_PROMPTS[task], text) for name, text in zip(names, texts, strict=True)

@@ -1,59 +1,48 @@
 """Greedy decoding of many prompts at once.
 
-Differs from transformers' ``generate`` in what it saves: the beginning that prompts about the same picture share is
-computed once, answers that have ended leave the batch, and keys and values are written into buffers with room for
-more positions instead of being copied for every token.
+transformers' ``generate`` computes a batch until its longest answer ends. Here an answer that has ended leaves the
+batch: descriptions differ in length so much that this halves the work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
+from torch import Tensor
+from transformers import DynamicCache
 
 from model.vlm.modeling import VlmForConditionalGeneration
-from stages.evaluate.answer.prefill import FeaturesOf, Prompt, additive_mask, begin, prefill
-
-_SHRINK = 0.75  # share of unfinished answers in the batch below which the finished ones are dropped
 
 
 def generate(
-    model: VlmForConditionalGeneration,
-    prompts: Sequence[Prompt],
-    features_of: FeaturesOf,
-    max_new_tokens: int,
-    end_id: int,
+    model: VlmForConditionalGeneration, embeddings: Tensor, mask: Tensor, max_new_tokens: int, end_id: int
 ) -> list[list[int]]:
-    """The likeliest next token, again and again, until ``end_id`` (not returned) or ``max_new_tokens``."""
-    cache, blocked, positions, hidden = prefill(model, begin(model, prompts, features_of), prompts, features_of)
-    hidden = hidden[-1][:, -1]  # [B, D]
-    embedding, decoder = model.get_input_embeddings(), model.model.language_model
-    length = blocked.shape[1]
-    mask = additive_mask(torch.nn.functional.pad(blocked, (0, max_new_tokens)), hidden.dtype)[:, None, None]
-    answers: list[list[int]] = [[] for _ in prompts]
-    rows = list(range(len(prompts)))  # the prompts that the batch holds
-    ended = torch.zeros(len(prompts), dtype=torch.bool, device=model.device)
-    for number in range(max_new_tokens):
-        tokens = model.lm_head(hidden).argmax(-1)
-        ended = ended | (tokens == end_id)
-        over = ended.tolist()
-        for row, token, is_over in zip(rows, tokens.tolist(), over, strict=True):
-            if not is_over:
-                answers[row].append(token)
-        if all(over) or number + 1 == max_new_tokens:
-            break
-        if over.count(False) < _SHRINK * len(over):
-            rows = [row for row, is_over in zip(rows, over, strict=True) if not is_over]
-            left = (~ended).nonzero().squeeze(1)
-            cache.batch_select_indices(left)
-            tokens, ended, mask, positions = tokens[left], ended[left], mask[left], positions[left]
-        length += 1
+    """The most likely next token each time, until ``end_id`` (not returned) or ``max_new_tokens``.
+
+    ``embeddings`` [B, T, D] of left-padded prompts, ``mask`` [B, T]: 1 at their tokens, 0 at padding.
+    """
+    decoder, cache = model.model.language_model, DynamicCache()
+    answers: list[list[int]] = [[] for _ in embeddings]
+    rows = list(range(len(answers)))  # the prompts that the batch holds
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    for _ in range(max_new_tokens):
         hidden = decoder(
-            inputs_embeds=embedding(tokens.unsqueeze(1)),
-            attention_mask=mask[..., :length],
-            position_ids=positions.unsqueeze(1),
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state[:, -1]
-        positions = positions + 1
+        ).last_hidden_state
+        tokens = model.lm_head(hidden[:, -1]).argmax(-1)
+        left = (tokens != end_id).nonzero().squeeze(1)
+        if not len(left):
+            break
+        if len(left) < len(rows):
+            rows = [rows[place] for place in left.tolist()]
+            cache.batch_select_indices(left)
+            tokens, mask, positions = tokens[left], mask[left], positions[left]
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            answers[row].append(token)
+        embeddings = model.get_input_embeddings()(tokens.unsqueeze(1))
+        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+        positions = positions[:, -1:] + 1
     return answers

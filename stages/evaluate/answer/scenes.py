@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.common.config.params import Params
 from stages.common.data.chat import with_image
-from stages.common.data.features import load_mean, load_pictures
+from stages.common.data.features import load_mean
 from stages.common.data.shards import read_rows
 from stages.evaluate.answer.answerer import Answerer, Question
 from stages.evaluate.answer.losses import Other, make_reference, text_losses
@@ -42,12 +42,13 @@ def answer_scenes(answerer: Answerer, params: Params, folder: Path, label: str) 
     write_losses(folder, scene_losses(answerer, test, params, label))
     for split, scenes in (("validation", sum(1 for _ in read_rows("validation", ["id"]))), ("test", len(test))):
         questions = [Question((number,), with_image(WORLD_PROMPTS["description"])) for number in range(scenes)]
-        pictures = load_pictures(split, params.encode.cache, params.data.image_size)
+        pictures = answerer.pictures(split, params.encode.cache)
         write_hidden(folder, split, answerer.hidden_states(questions, pictures, f"{label} hidden states {split}"))
 
 
 def other_rows(groups: Sequence[Hashable]) -> list[int | None]:
-    """For each row another one of the same group, half-way round the group's rows; None where it is the only one."""
+    """For each row another one of the same group, half the group further on, cyclically; None where it is the only
+    one."""
     members: dict[Hashable, list[int]] = {}
     for number, group in enumerate(groups):
         members.setdefault(group, []).append(number)
@@ -63,19 +64,15 @@ def scene_losses(answerer: Answerer, rows: Sequence[Row], params: Params, label:
     are what differs."""
     backgrounds = [json.loads(row["scene"])["background"] for row in rows]
     others = other_rows(backgrounds)
-    # Scenes of one background follow one another, because they stand in for each other.
-    order = sorted(range(len(rows)), key=lambda number: backgrounds[number])
     references, stand_ins = [], []
     for task in TEXT_TASKS:
-        for number in order:
+        for number in range(len(rows)):
             turns = [(with_image(WORLD_PROMPTS[task]), [_reference(rows[number], task)])]
             references.append(make_reference(answerer, rows[number]["id"], task, turns, [number]))
             other = others[number]
             stand_ins.append(None if other is None else Other(rows[other]["id"], [other]))
-    pictures = load_pictures("test", params.encode.cache, params.data.image_size)
-    losses = text_losses(answerer, references, stand_ins, pictures, load_mean(), label)
-    places = {row["id"]: number for number, row in enumerate(rows)}
-    return sorted(losses, key=lambda text: (TEXT_TASKS.index(text.task), places[text.id]))
+    pictures = answerer.pictures("test", params.encode.cache)
+    return text_losses(answerer, references, stand_ins, pictures, load_mean(), label)
 
 
 def _reference(row: Row, task: str) -> str:
@@ -87,7 +84,7 @@ def _text_answers(
 ) -> list[Answer]:
     prompt = WORLD_PROMPTS[task]
     questions = [Question((number,), with_image(prompt)) for number in range(len(rows))]
-    pictures = load_pictures(split, params.encode.cache, params.data.image_size)
+    pictures = answerer.pictures(split, params.encode.cache)
     texts = answerer.answer(questions, pictures, params.evaluate.max_new_tokens, f"{label} {split} {task}")
     return [
         Answer(row["id"], split, task, prompt, text, _reference(row, task))
@@ -98,7 +95,7 @@ def _text_answers(
 def _yes_no_answers(answerer: Answerer, rows: Sequence[Row], params: Params, label: str) -> list[Answer]:
     asked = [(number, text) for number, row in enumerate(rows) for text in row["texts"] if text["task"] in YES_NO_TASKS]
     questions = [Question((number,), with_image(text["question"])) for number, text in asked]
-    pictures = load_pictures("test", params.encode.cache, params.data.image_size)
+    pictures = answerer.pictures("test", params.encode.cache)
     answers = answerer.answer(questions, pictures, _YES_NO_TOKENS, f"{label} yes/no")
     return [
         Answer(
