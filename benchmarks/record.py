@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import re
@@ -96,6 +97,11 @@ def checkpoint_folders(root: Path, names: Iterable[str]) -> dict[str, Path]:
     return folders
 
 
+def code_hash(root: Path) -> str:
+    """Of the committed code of the pipeline: runs with the same one can be compared, whatever else was committed."""
+    return hashlib.sha256(_run(root, "git", "ls-tree", "HEAD", "--", *CODE).encode()).hexdigest()[:12]
+
+
 def _metrics(path: Path) -> dict[str, dict[str, float | None]]:
     intervals = _read_json(path)["intervals"]
     return {key: dict(intervals[key]) for key in METRICS if key in intervals}
@@ -175,6 +181,7 @@ def record(root: Path, params: Params) -> dict[str, Any]:
     return {
         "command": command(changed),
         "commit": _run(root, "git", "rev-parse", "HEAD").strip(),
+        "code": code_hash(root),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {"cores": os.cpu_count()}
         | machine(_read_json(folder / "provenance.json") for folder in folders.values()),

@@ -26,12 +26,14 @@ class RecordedInterval(BaseModel):
 
 
 class RecordedRun(BaseModel):
-    """``seconds``: of all stages, None where unknown. ``target_tokens``: of each checkpoint's chain of phases."""
+    """``code``: hash of the pipeline's code, "" where unknown. ``seconds``: of all stages, None where unknown.
+    ``target_tokens``: of each checkpoint's chain of phases."""
 
     model_config = ConfigDict(extra="ignore")
 
     command: str
     commit: str
+    code: str = ""
     date: str
     machine: dict[str, Any]
     seconds: float | None
@@ -85,22 +87,25 @@ def read_runs(root: Path) -> dict[str, RecordedRun]:
 def seeds(runs: dict[str, RecordedRun]) -> list[RecordedRun]:
     """The runs named seed-N, by seed.
 
-    Raises InputError where two have one seed, or where they differ in other parameters than the seed: their mean
-    would be a mean of different settings.
+    Raises InputError where two have one seed, or where they differ in their code or in other parameters than the seed:
+    their mean would be a mean of different settings.
     """
     named = {name: run for name, run in runs.items() if name.startswith("seed-")}
     by_seed: dict[int, str] = {}
-    first: tuple[str, dict[str, Any]] | None = None
+    first: tuple[str, dict[str, Any], str] | None = None
     for name, run in named.items():
         if run.seed in by_seed:
             raise InputError(f"{RESULTS}/{name}.json and {by_seed[run.seed]}.json both have seed {run.seed}: keep one")
         by_seed[run.seed] = name
         others = {key: value for key, value in run.params.items() if key != "seed"}
-        first = first or (name, others)
+        code = run.code or run.commit
+        first = first or (name, others, code)
         if others != first[1]:
             raise InputError(
                 f"{RESULTS}/{name}.json and {first[0]}.json differ in parameters other than the seed: record them anew"
             )
+        if code != first[2]:
+            raise InputError(f"{RESULTS}/{name}.json and {first[0]}.json are of different code: record them anew")
     return [named[by_seed[seed]] for seed in sorted(by_seed)]
 
 

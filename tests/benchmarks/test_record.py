@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from benchmarks import record as module
-from benchmarks.record import changed_params, checkpoint_folders, command, machine, record
+from benchmarks.record import changed_params, checkpoint_folders, code_hash, command, machine, record
 from stages.common.config.params import Params
 from stages.common.core.errors import InputError
 from stages.report.recorded_runs import read_run
@@ -95,6 +95,18 @@ def test_a_record_says_how_to_repeat_the_run(project: Path) -> None:
     assert found["commit"] == git(project, "rev-parse", "HEAD").strip()
     assert (found["seed"], found["params"], found["scenes"], found["seconds"]) == (7, {"seed": 7}, 20, 5)
     assert found["machine"]["processor"] == "A processor" and found["machine"]["cores"] >= 1
+
+
+def test_the_code_of_a_run_is_that_of_its_commit(project: Path) -> None:
+    before = code_hash(project)
+    write(project / "README.md", "another text")
+    git(project, "add", ".")
+    git(project, "commit", "-qm", "text")
+    assert code_hash(project) == before
+    (project / "stages/code.py").write_text("x = 2\n", encoding="utf-8")
+    git(project, "add", ".")
+    git(project, "commit", "-qm", "code")
+    assert code_hash(project) != before
 
 
 def test_a_record_has_the_metrics_that_tables_need(project: Path) -> None:

@@ -79,6 +79,12 @@ WRONG = [
 ]
 
 
+def test_fewer_image_tokens_leave_more_positions_to_texts(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(change("max_new_tokens: 320", "max_new_tokens: 420").replace("projector: linear", "projector: ldp"))
+    assert load_params(path).evaluate.max_new_tokens == 420  # 9 image tokens instead of 36
+
+
 @pytest.mark.parametrize(("text", "message"), WRONG, ids=[message for _, message in WRONG])
 def test_a_mistake_is_one_sentence_and_code_2(text, message: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text(), encoding="utf-8")

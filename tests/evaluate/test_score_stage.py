@@ -70,7 +70,6 @@ def test_scores_of_the_built_in_world(params: Params, rows: dict[str, list[dict]
     assert values["pope_accuracy"] == 0.5 and values["pope_yes_ratio"] == 1  # 有 to every question
     assert values["probe_auc"] > 0.7
     assert metrics["intervals"]["bleu"]["low"] is None and 0 < values["bleu"] < 1
-    assert not {"cider", "yes_margin", "pope_likelihood_accuracy", "probe_vision_auc"} & set(values)
     assert [point["at"] for point in metrics["series"]["layer"]] == [str(i + 1) for i in range(LAYERS)]
     layers = [point["intervals"]["probe_auc"]["value"] for point in metrics["series"]["layer"]]
     assert values["probe_auc"] == pytest.approx(np.mean(layers), abs=2e-5)

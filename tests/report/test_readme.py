@@ -16,7 +16,7 @@ from stages.common.core.errors import InputError
 from stages.report import readme
 from stages.report.readme import TABLES, documents, fill, load_sources
 from stages.report.recorded_metrics import METRICS
-from stages.report.recorded_runs import seed_mean
+from stages.report.recorded_runs import read_runs, seed_mean, seeds
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "# title\n\n<!-- table: {} -->\nold\n<!-- end -->\n\nafter\n"
@@ -171,6 +171,20 @@ def test_seeds_of_other_settings_are_not_averaged(tmp_path: Path) -> None:
     write_run(tmp_path, "seed-2", 2, {"pretrain": 0.2}, params={"seed": 2, "sft.max_len": 256})
     with pytest.raises(InputError, match=r"seed-2\.json and seed-1\.json differ in parameters"):
         table(tmp_path, "results")
+
+
+@pytest.mark.parametrize("fields", [{"commit": "fedcba98"}, {"code": "fedcba98"}])
+def test_seeds_of_other_code_are_not_averaged(tmp_path: Path, fields: dict[str, str]) -> None:
+    write_run(tmp_path, "seed-1", 1, {})
+    write_run(tmp_path, "seed-2", 2, {}, **fields)
+    with pytest.raises(InputError, match=r"seed-2\.json and seed-1\.json are of different code"):
+        seeds(read_runs(tmp_path))
+
+
+def test_commits_that_leave_the_code_alone_do_not_matter(tmp_path: Path) -> None:
+    write_run(tmp_path, "seed-1", 1, {}, code="0123")
+    write_run(tmp_path, "seed-2", 2, {}, code="0123", commit="fedcba98")
+    assert len(seeds(read_runs(tmp_path))) == 2
 
 
 def test_a_seed_counts_once(tmp_path: Path) -> None:

@@ -77,27 +77,31 @@ class Params(Section):
 
     def _check_lengths(self) -> None:
         """Raises ValueError where a length limit does not hold an image, or the decoder's positions not a sequence."""
-        grid = self.data.image_size // self.vision.patch_size
         limits = [("pretrain.max_len", self.pretrain.fit, self.pretrain.max_len)]
         for name, phase in self.sft.phases.items():
             parameter = "sft.max_len" if phase.max_len is None else f"sft.phases.{name}.max_len"
             limits.append((parameter, self.sft.fit_of(name), self.sft.max_len_of(name)))
         for parameter, max_len in ((parameter, max_len) for parameter, fit, max_len in limits if fit == "cut"):
-            from model.vlm.grids import image_tokens  # loads transformers, which many stages can do without
-
-            per_image = image_tokens(self.model.projector, grid)
-            if max_len <= per_image:
+            if max_len <= self._image_tokens():
                 raise ValueError(
                     f"{parameter}: {max_len} tokens leave no room for text: with fit cut they include the "
-                    f"{per_image} tokens of an image; raise it"
+                    f"{self._image_tokens()} tokens of an image; raise it"
                 )
         answer = max(self.evaluate.max_new_tokens, *(max_len for _, fit, max_len in limits if fit != "cut"), 0)
         positions = self.language.max_position_embeddings
-        if self.language.source != "fetch" and grid**2 + _PROMPT_TOKENS + answer > positions:
+        room = positions - _PROMPT_TOKENS - answer
+        patches = (self.data.image_size // self.vision.patch_size) ** 2  # no projector makes more tokens of them
+        if self.language.source != "fetch" and patches > room and self._image_tokens() > room:
             raise ValueError(
-                f"language.max_position_embeddings: {positions} positions do not hold {grid**2} image tokens, a prompt "
-                f"and {answer} tokens of text"
+                f"language.max_position_embeddings: {positions} positions do not hold {self._image_tokens()} image "
+                f"tokens, a prompt and {answer} tokens of text"
             )
+
+    def _image_tokens(self) -> int:
+        """Of one picture."""
+        from model.vlm.grids import image_tokens  # loads transformers, which many stages can do without
+
+        return image_tokens(self.model.projector, self.data.image_size // self.vision.patch_size)
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

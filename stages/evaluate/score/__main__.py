@@ -45,7 +45,8 @@ def score_checkpoint(name: str, params: Params) -> None:
             write_results(target, model, read_provenance(source), results)
             scored.append((model, results))
     for model, results in scored:
-        _log(model, results, params)
+        if params.wandb.mode != "disabled":
+            _log(model, results, params)
         estimates = results.estimates
         values = (f"{metric} {estimates[metric].value:.3f}" for metric in _PRINTED if metric in estimates)
         print(f"{model['checkpoint']}: " + ", ".join(values))

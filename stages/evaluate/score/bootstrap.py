@@ -45,15 +45,11 @@ class Bootstrap:
     """
 
     def __init__(self, scenes: int, samples: int, confidence: float, seed: int) -> None:
-        self.scenes, self._samples = scenes, samples
+        self.scenes = scenes
         self._tails = [50 * (1 - confidence), 50 * (1 + confidence)]
         draw = np.random.default_rng(seed).multinomial
         drawn = draw(scenes, np.full(scenes, 1 / scenes), size=samples) if scenes else np.zeros((samples, 0))
         self.weights = drawn.astype(float)  # [R, scenes]: how often each scene was drawn
-
-    def of(self, metric: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-        """The interval of a metric that is a function of the scenes' weights: [R, scenes] -> [R]."""
-        return self.interval(float(metric(np.ones((1, self.scenes)))[0]), metric(self.weights))
 
     def interval(self, value: float, resampled: np.ndarray) -> Estimate:
         """The percentile interval of ``value``; ``resampled`` [R] is the same metric in each resample."""
