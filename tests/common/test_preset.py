@@ -101,7 +101,8 @@ def test_the_projects_presets_are_good_params(preset: Path, tmp_path: Path) -> N
     done = run(tmp_path, f"presets/{preset.name}")
 
     assert done.returncode == 0, done.stderr
-    load_params(tmp_path / "params.yaml")
+    sft = load_params(tmp_path / "params.yaml").sft
+    assert sft.shuffle_of("short") and not sft.shuffle_of("unshuffled")
     before, after = flat(yaml.safe_load(PARAMS)), flat(yaml.safe_load((tmp_path / "params.yaml").read_text("utf-8")))
     assert {key: after[key] for key in values} == {key: yaml.safe_load(value) for key, value in values.items()}
     assert {key for key in before if before[key] != after[key]} <= set(values)
