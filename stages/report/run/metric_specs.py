@@ -104,13 +104,13 @@ CLAIM_METRICS = (
 )
 PRIOR_METRICS = (
     Metric(
-        "wrong_at_home",
+        "wrong_on_favoured_background",
         "Wrong mentions that fit the background",
         "neither",
         "Of the mentions of absent objects, the share whose kind usually goes with the background of the scene.",
     ),
     Metric(
-        "wrong_at_home_expected",
+        "wrong_on_favoured_background_expected",
         "Expected from frequency",
         "neither",
         "The same share if kinds were mentioned as often as they occur in training, on any background.",
