@@ -218,19 +218,19 @@ PHOTOGRAPH_METRICS = (
         "photograph_chair_i",
         "Photographs, CHAIR-i",
         "lower",
-        "Of all things mentioned, the share that the photograph does not show.",
+        "Of all things mentioned, the share that the manifest of the photographs does not list.",
     ),
     Metric(
         "photograph_chair_s",
         "Photographs, CHAIR-s",
         "lower",
-        "Of the texts that mention a thing, the share that mentions one it does not show.",
+        "Of the texts that mention a thing, the share that mentions one that the manifest does not list.",
     ),
     Metric(
         "photograph_unsupported",
         "Photographs, unsupported",
         "lower",
-        "Mentions of what the photograph does not show.",
+        "Mentions of things that the manifest does not list.",
         unit="a text",
         decimals=2,
     ),
@@ -238,7 +238,7 @@ PHOTOGRAPH_METRICS = (
         "photograph_recall",
         "Photographs, recall",
         "higher",
-        "Of the things that the photograph shows, the share that the text names.",
+        "Of the things that the manifest lists as present, the share that the text names.",
     ),
     *(
         Metric(f"photograph_subject_{aspect}", f"Photographs, {aspect}", "higher", reading)
