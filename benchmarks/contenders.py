@@ -1,4 +1,4 @@
-"""Three ways to train one model on the same samples, each a generator that yields measurements on request.
+"""Three implementations of training one model on the same samples; each is measured on request.
 
 - ``reference``: as MiniMind-V (April 2025) did it. Every picture goes through CLIP in every step, every sample is
   padded to 640 (pretraining) or 1536 tokens, logits are computed everywhere; float32 on a CPU, float16 on a GPU.
@@ -45,12 +45,12 @@ _OF_LLAVA = {  # of our configuration; LLaVA's own projector is an MLP
 }
 
 
-class Pace:
-    """Called before each step: measures ``steps`` steps per request, then waits for the next request."""
+class StepTimer:
+    """Measures ``steps`` training steps per request, then waits for the next request."""
 
-    def __init__(self, asked: Connection, material: Material, frozen: bool, pixels: bool) -> None:
+    def __init__(self, connection: Connection, material: Material, frozen: bool, pixels: bool) -> None:
         self.steps = 8 if torch.cuda.is_available() else 1  # steps on a GPU are short
-        self._asked, self._material = asked, material
+        self._connection, self._material = connection, material
         self._frozen, self._pixels = frozen, pixels
         self._numbers: list[list[int]] = []
         self._since: float | None = None
@@ -59,8 +59,8 @@ class Pace:
         """To be called with the samples of each batch before it is used."""
         if self._since is None or len(self._numbers) == self.steps:
             if self._since is not None:
-                self._asked.send(self._measured())
-            if self._asked.recv() is None:
+                self._connection.send(self._measured())
+            if self._connection.recv() is None:
                 sys.exit()
             self._numbers, self._since = [], time.perf_counter()
         self._numbers.append(list(numbers))
@@ -82,12 +82,12 @@ class Pace:
         }
 
 
-def run(name: str, task: Task, folder: Path, load: Callable[[], Material], asked: Connection) -> None:
+def run(name: str, task: Task, folder: Path, load: Callable[[], Material], connection: Connection) -> None:
     """Sends how many target tokens there are to learn, and then a measurement for each message that is not None."""
     material = load()
-    asked.send(material.target_tokens)
-    pace = Pace(asked, material, task == "pretrain", pixels=name != "ours")
-    {"reference": reference, "stock": stock, "ours": ours}[name](task, material, pace, folder)
+    connection.send(material.target_tokens)
+    timer = StepTimer(connection, material, task == "pretrain", pixels=name != "ours")
+    {"reference": reference, "stock": stock, "ours": ours}[name](task, material, timer, folder)
 
 
 class Pixels:
@@ -119,7 +119,7 @@ def padded(material: Material, numbers: Sequence[int], length: int | None) -> di
     }
 
 
-def reference(task: Task, material: Material, pace: Pace, folder: Path) -> None:
+def reference(task: Task, material: Material, timer: StepTimer, folder: Path) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = network(material.image_id, task).to(device)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -130,16 +130,16 @@ def reference(task: Task, material: Material, pace: Pace, folder: Path) -> None:
     while True:
         numbers = [number % len(material.samples) for number in range(first, first + size)]
         first += size
-        pace.step(numbers)
+        timer.step(numbers)
         batch = {name: values.to(device) for name, values in padded(material, numbers, PADDED[task]).items()}
         with torch.autocast(device, torch.float16, enabled=device == "cuda"):
             with torch.no_grad():
                 seen = model.patch_features(pixels[numbers].to(device))
             hidden = model.model.language_model(inputs_embeds=model.embed(batch["input_ids"], seen)).last_hidden_state
             logits = model.lm_head(hidden)
-            wanted = batch["labels"][:, 1:].flatten()
-            mask = (wanted != IGNORED).float()
-            losses = cross_entropy(logits[:, :-1].flatten(0, 1), wanted.clamp(min=0), reduction="none")
+            targets = batch["labels"][:, 1:].flatten()
+            mask = (targets != IGNORED).float()
+            losses = cross_entropy(logits[:, :-1].flatten(0, 1), targets.clamp(min=0), reduction="none")
             loss = (losses * mask).sum() / mask.sum()
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
@@ -163,15 +163,15 @@ class Numbers(Dataset):
         return index
 
 
-def stock(task: Task, material: Material, pace: Pace, folder: Path) -> None:
+def stock(task: Task, material: Material, timer: StepTimer, folder: Path) -> None:
     own = vlm_config(VISION, DECODER, "linear", material.image_id).to_dict()
     model = LlavaForConditionalGeneration(LlavaConfig(**{name: own[name] for name in own if name in _OF_LLAVA}))
     freeze(model, task)
-    pace.steps *= 4  # batches are padded to their longest sample, so times vary
+    timer.steps *= 4  # batches are padded to their longest sample, so times vary
     pixels = Pixels(material)
 
     def collate(numbers: list[int]) -> dict[str, torch.Tensor]:
-        pace.step(numbers)
+        timer.step(numbers)
         return padded(material, numbers, None) | {"pixel_values": pixels[numbers]}
 
     arguments = TrainingArguments(
@@ -188,7 +188,7 @@ def stock(task: Task, material: Material, pace: Pace, folder: Path) -> None:
     Trainer(model=model, args=arguments, train_dataset=Numbers(len(material.samples)), data_collator=collate).train()
 
 
-def ours(task: Task, material: Material, pace: Pace, folder: Path) -> None:
+def ours(task: Task, material: Material, timer: StepTimer, folder: Path) -> None:
     model = network(material.image_id, task)
     features = CachedFeatures(np.load(features_path("train", folder), mmap_mode="r"))
     dataset = SampleDataset(material.samples, features, IMAGE_TOKENS, material.image_id)
@@ -197,11 +197,11 @@ def ours(task: Task, material: Material, pace: Pace, folder: Path) -> None:
     params = material.params
     loop = (params.pretrain if task == "pretrain" else params.sft).model_copy(update={"epochs": 2000})
     plan = plan_batches(dataset.lengths, budget, None, loop.epochs, True, params.seed)
-    pace.steps *= plan.epoch_starts[1]  # a pack holds samples of similar length: measure all packs of an epoch
+    timer.steps *= plan.epoch_starts[1]  # a pack holds samples of similar length: measure all packs of an epoch
     batches, forward = iter(plan.batches), model.forward
 
     def loss_of(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        pace.step(next(batches))
+        timer.step(next(batches))
         return forward(**batch).loss
 
     collate = PackCollate(PAD_ID, budget)

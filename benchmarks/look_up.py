@@ -45,7 +45,7 @@ def questions(params: Params, encoder: Encoder) -> tuple[PatchTextDataset, list[
 def answers(
     model: LlamaForCausalLM, dataset: PatchTextDataset, collate: PackCollate, encoder: Encoder, noise: float
 ) -> list[bool]:
-    """Whether each question is answered rightly."""
+    """Whether each question is answered correctly."""
     yes_no_tokens, image_id = yes_no_ids(encoder), encoder.token_id(IMAGE)
     right: list[bool] = []
     for start in tqdm(range(0, len(dataset), BATCH), unit="batch"):

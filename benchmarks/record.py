@@ -217,7 +217,7 @@ def main() -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    print(f"{path}: now `python -m stages.report.readme` fills the tables, and both are to be committed")
+    print(f"wrote {path}; run `python -m stages.report.readme`, then commit both")
 
 
 if __name__ == "__main__":

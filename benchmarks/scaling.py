@@ -51,7 +51,7 @@ OUT = Path(__file__).parent
 Figures = dict[str, float]
 
 
-def made_up(count: int, text: Callable[[np.random.Generator], int]) -> Samples:
+def synthetic_samples(count: int, text: Callable[[np.random.Generator], int]) -> Samples:
     rng = np.random.default_rng(0)
 
     def sample(number: int) -> tuple[list[int], list[int], list[int]]:
@@ -72,12 +72,12 @@ def features(count: int, tokens: int, folder: Path) -> CachedFeatures:
     return CachedFeatures(np.load(path, mmap_mode="r"))
 
 
-def preparing(count: int) -> Figures:
+def measure_loading(count: int) -> Figures:
     """Reading samples, planning two epochs, and loading a hundred of their batches; memory beyond that of imports."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "samples.parquet"
         few = 200  # pictures, used repeatedly: in the file each takes 300 kB
-        alone("write", str(count), str(few), folder)
+        run_in_process("write", str(count), str(few), folder)
         pictures = CachedFeatures(np.load(Path(folder) / "features.npy", mmap_mode="r"))
         before = peak_memory()
         started = time.perf_counter()
@@ -105,7 +105,7 @@ class _Repeated:
         return self._pictures[np.asarray(numbers) % self._count]
 
 
-def stepping(text: int, image_tokens: int) -> Figures:
+def measure_step(text: int, image_tokens: int) -> Figures:
     """Seconds per sample of an SFT step, and peak memory."""
     reuse_memory()
     model = network(IMAGE_ID, "sft")
@@ -113,7 +113,7 @@ def stepping(text: int, image_tokens: int) -> Figures:
     per_pack = max(1, BUDGET // (PROMPT - 1 + image_tokens + text))
     with TemporaryDirectory() as folder:
         pictures = features(per_pack, image_tokens, Path(folder))
-        dataset = SampleDataset(made_up(per_pack, lambda _: text), pictures, image_tokens, IMAGE_ID)
+        dataset = SampleDataset(synthetic_samples(per_pack, lambda _: text), pictures, image_tokens, IMAGE_ID)
         batch = PackCollate(PAD_ID, BUDGET)([dataset[number] for number in range(per_pack)])
     optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=1e-6, fused=True)
     seconds = []
@@ -128,7 +128,7 @@ def stepping(text: int, image_tokens: int) -> Figures:
     return {"seconds_per_sample": float(np.median(seconds[1:])) / per_pack, "memory": peak_memory()}
 
 
-def sharing(folder: Path) -> None:
+def measure_processes(folder: Path) -> None:
     """One of several processes, started by torchrun; the first prints the figures."""
     params = load_params(ROOT / "params.yaml")
     os.chdir(folder)  # the loss curve is written there
@@ -142,7 +142,7 @@ def sharing(folder: Path) -> None:
     use_packed_attention(model)
     count = 20 * (STEPS + 3)
     pictures = CachedFeatures(np.load(folder / "features.npy", mmap_mode="r"))
-    dataset = SampleDataset(made_up(count, lambda _: 190), _Repeated(pictures, 20), 196, IMAGE_ID)
+    dataset = SampleDataset(synthetic_samples(count, lambda _: 190), _Repeated(pictures, 20), 196, IMAGE_ID)
     plan = plan_batches(dataset.lengths, BUDGET, None, 1, True, 1)
     pack, times = PackCollate(PAD_ID, pack_length(BUDGET)), []
 
@@ -156,7 +156,7 @@ def sharing(folder: Path) -> None:
         print(json.dumps({"samples_per_second": count / len(plan) / per_step, "memory": peak_memory()}))
 
 
-def alone(*arguments: str, launcher: tuple[str, ...] = (), **env: str) -> Figures:
+def run_in_process(*arguments: str, launcher: tuple[str, ...] = (), **env: str) -> Figures:
     """The last line that this module prints when it runs in a process of its own."""
     command = [sys.executable, *launcher, "-m", "benchmarks.scaling", *arguments]
     done = subprocess.run(
@@ -170,20 +170,20 @@ def alone(*arguments: str, launcher: tuple[str, ...] = (), **env: str) -> Figure
     return json.loads(next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{")))
 
 
-def together(processes: int) -> Figures:
+def run_under_torchrun(processes: int) -> Figures:
     with TemporaryDirectory() as folder:
         features(20, 196, Path(folder))
         launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
         threads = str(max(1, (os.cpu_count() or 1) // processes))
-        return alone("processes", folder, launcher=launcher, OMP_NUM_THREADS=threads, DVC_ROOT=folder)
+        return run_in_process("processes", folder, launcher=launcher, OMP_NUM_THREADS=threads, DVC_ROOT=folder)
 
 
 def measure() -> dict[str, dict[int, Figures]]:
     jobs: list[tuple[str, int, Callable[[], Figures]]] = [
-        *(("samples", count, partial(alone, "samples", str(count))) for count in SAMPLES),
-        *(("text", tokens, partial(alone, "step", str(tokens), "196")) for tokens in TEXT),
-        *(("image_tokens", tokens, partial(alone, "step", "128", str(tokens))) for tokens in IMAGE_TOKENS),
-        *(("processes", count, partial(together, count)) for count in PROCESSES),
+        *(("samples", count, partial(run_in_process, "samples", str(count))) for count in SAMPLES),
+        *(("text", tokens, partial(run_in_process, "step", str(tokens), "196")) for tokens in TEXT),
+        *(("image_tokens", tokens, partial(run_in_process, "step", "128", str(tokens))) for tokens in IMAGE_TOKENS),
+        *(("processes", count, partial(run_under_torchrun, count)) for count in PROCESSES),
     ]
     found: dict[str, dict[int, Figures]] = {}
     for axis, value, job in tqdm(jobs, unit="run"):
@@ -228,15 +228,15 @@ def main() -> None:
     how, *values = sys.argv[1:] or [""]
     if how == "write":
         count, few, folder = int(values[0]), int(values[1]), Path(values[2])
-        made_up(count, lambda rng: int(rng.integers(60, 300))).write(folder / "samples.parquet")
+        synthetic_samples(count, lambda rng: int(rng.integers(60, 300))).write(folder / "samples.parquet")
         features(few, 196, folder)
         print("{}")
     elif how == "samples":
-        print(json.dumps(preparing(int(values[0]))))
+        print(json.dumps(measure_loading(int(values[0]))))
     elif how == "step":
-        print(json.dumps(stepping(int(values[0]), int(values[1]))))
+        print(json.dumps(measure_step(int(values[0]), int(values[1]))))
     elif how == "processes":
-        sharing(Path(values[0]))
+        measure_processes(Path(values[0]))
     else:
         found = measure()
         (OUT / "scaling.json").write_text(

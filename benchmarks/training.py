@@ -1,4 +1,4 @@
-"""Training speed of a 26 M-parameter model, compared with two other ways: ``python -m benchmarks.training``.
+"""Training speed of a 26 M-parameter model, compared with two other implementations: ``python -m benchmarks.training``.
 
 Every contender (see benchmarks/contenders.py) runs in a process of its own, and all take turns, so that changes of the
 machine's speed affect all of them; the peak of matrix products is measured before each round. Writes a table, all
@@ -69,7 +69,7 @@ def encode(folder: Path) -> float:
 
 
 @contextmanager
-def waiting(task: Task, folder: Path, threads: int) -> Iterator[dict[str, Connection]]:
+def contender_processes(task: Task, folder: Path, threads: int) -> Iterator[dict[str, Connection]]:
     """The contenders, each in a process of its own, which ends with the block."""
     context = get_context("spawn")
     os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -90,7 +90,7 @@ def waiting(task: Task, folder: Path, threads: int) -> Iterator[dict[str, Connec
             process.join()
 
 
-def ask(end: Connection) -> Measurement:
+def request_measurement(end: Connection) -> Measurement:
     end.send("go")
     return end.recv()
 
@@ -100,19 +100,19 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     found: dict[str, Any] = {"encode": encode(folder), "rounds": []}
     with tqdm(total=len(TASKS) * (rounds + 1) * len(CONTENDERS), unit="run") as bar:
         for task in TASKS:
-            with waiting(task, folder, torch.get_num_threads()) as ends:
+            with contender_processes(task, folder, torch.get_num_threads()) as ends:
                 for number in range(rounds + 1):
                     peak = {"bf16": fastest_product(torch.bfloat16), "fp32": fastest_product(torch.float32)}
                     for name, end in ends.items():
                         bar.set_description(f"{task}: {name}" if number else f"{task}: {name} warms up")
-                        measurement = ask(end)
+                        measurement = request_measurement(end)
                         bar.update()
                         if number:
                             found["rounds"].append({"task": task, "contender": name, "peak": peak, **measurement})
     return found
 
 
-def spread(values: Sequence[float]) -> tuple[float, float, float]:
+def median_and_range(values: Sequence[float]) -> tuple[float, float, float]:
     return median(values), min(values), max(values)
 
 
@@ -130,9 +130,9 @@ def summary(found: dict[str, Any]) -> list[dict[str, Any]]:
             row = {
                 "task": task,
                 "contender": name,
-                "samples_per_second": spread([1 / each for each in seconds]),
-                "target_tokens_per_second": spread([run["target_tokens"] / run["seconds"] for run in runs]),
-                "share_of_peak": spread([run["operations"] / run["seconds"] / peak for run in runs]),
+                "samples_per_second": median_and_range([1 / each for each in seconds]),
+                "target_tokens_per_second": median_and_range([run["target_tokens"] / run["seconds"] for run in runs]),
+                "share_of_peak": median_and_range([run["operations"] / run["seconds"] / peak for run in runs]),
                 "peak_memory": max(run["peak_memory"] for run in runs),
                 "samples_measured": sum(run["samples"] for run in runs),
             }
@@ -142,7 +142,7 @@ def summary(found: dict[str, Any]) -> list[dict[str, Any]]:
                     for epochs in (*EPOCHS, None):
                         cost = found["encode"] / epochs if epochs else 0.0
                         ratios = [slow / (fast + cost) for slow, fast in zip(theirs, seconds, strict=True)]
-                        row[f"times_{other}" + (f"_encoded_for_{epochs}" if epochs else "")] = spread(ratios)
+                        row[f"times_{other}" + (f"_encoded_for_{epochs}" if epochs else "")] = median_and_range(ratios)
             rows.append(row)
     return rows
 
@@ -152,7 +152,7 @@ def table(rows: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
         return f"{values[0]:.{digits}f} ({values[1]:.{digits}f} to {values[2]:.{digits}f})"
 
     lines = [
-        "| task | way | samples/s | target tokens/s | share of bf16 peak | peak memory |",
+        "| task | implementation | samples/s | target tokens/s | share of bf16 peak | peak memory |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -167,7 +167,7 @@ def table(rows: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
             names = ["", *(f"_encoded_for_{epochs}" for epochs in EPOCHS)]
             ratios = " | ".join(f"{cell(row[f'times_{other}{name}'], 1)} x" for name in names)
             lines.append(f"| {row['task']} | {other} | {ratios} |")
-    peaks = {dtype: spread([run["peak"][dtype] for run in found["rounds"]]) for dtype in ("bf16", "fp32")}
+    peaks = {dtype: median_and_range([run["peak"][dtype] for run in found["rounds"]]) for dtype in ("bf16", "fp32")}
     peak_text = ", ".join(f"{dtype} {cell([value / 1e9 for value in values], 0)}" for dtype, values in peaks.items())
     cost = f"{1000 * found['encode']:.0f} ms"
     return "\n".join([*lines, "", f"Matrix product of {CUBE}-cubes, GFLOP/s: {peak_text}. Encoding a picture: {cost}."])
@@ -186,7 +186,7 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each contender is asked")
+    parser.add_argument("--rounds", type=int, default=5, help="measurement rounds per contender")
     rounds = parser.parse_args().rounds
     with TemporaryDirectory() as folder:
         found = measure(Path(folder), rounds)

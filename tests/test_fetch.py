@@ -85,7 +85,7 @@ class Project:
         self.params["fetch"] = copy.deepcopy(EVERYTHING)
 
     def need(self, **sources: dict[str, Any]) -> None:
-        """Require ``sources`` only, as finished models."""
+        """Require ``sources`` only, as external checkpoints."""
         self.params["fetch"]["models"] = sources
 
     def start(self, program: str | None = None, **env: str) -> subprocess.Popen[str]:

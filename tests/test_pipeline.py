@@ -164,7 +164,7 @@ def test_a_wrong_value_ends_the_run_before_any_work(repository: Repository) -> N
     values = ("-S", "sft.phases.medium.fit=cut", "-S", "sft.phases.medium.max_len=3")
     done = repository.end("dvc", "exp", "run", *values)
     assert done.returncode != 0
-    said = done.stdout
-    assert "error: params.yaml: sft.phases.medium.max_len: 3 tokens leave no room for text" in said
-    assert "Traceback" not in said
-    assert re.findall(r"Running stage '([^']+)'", said) == ["curriculum"]
+    output = done.stdout
+    assert "error: params.yaml: sft.phases.medium.max_len: 3 tokens leave no room for text" in output
+    assert "Traceback" not in output
+    assert re.findall(r"Running stage '([^']+)'", output) == ["curriculum"]

@@ -110,9 +110,8 @@ def write_answers(folder: Path, answers: Iterable[Answer]) -> None:
 
 def read_answers(folder: Path) -> list[Answer]:
     """Raises InputError where the stage answer has not run yet."""
-    lines = (
-        _present(folder, _ANSWERS_FILE).read_text(encoding="utf-8").split("\n")
-    )  # not splitlines: texts may hold ones
+    text = _present(folder, _ANSWERS_FILE).read_text(encoding="utf-8")
+    lines = text.split("\n")  # not splitlines(): a text may contain other line separators, such as U+2028
     return [Answer(**json.loads(line)) for line in lines if line]
 
 

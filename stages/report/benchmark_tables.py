@@ -13,7 +13,7 @@ from stages.report.readme_tables import Language, Sources, markdown
 
 MIB = 2**20
 OTHERS = ("reference", "stock")
-SPREADS = (1, 2, 4, 11)  # epochs over which the cost of the feature cache is spread
+AMORTISED_EPOCHS = (1, 2, 4, 11)  # epochs over which the cost of the feature cache is amortised
 _NAMES_ZH = {"ours": "本项目"}
 
 
@@ -32,9 +32,9 @@ def _range(values: Sequence[float], decimals: int = 2, scale: float = 1.0) -> st
 
 
 def training(name: str, sources: Sources, _: Language) -> str:
-    """Rates, share of the peak and memory of each way to train, from training.json or training-amx.json."""
+    """Rates, share of the peak and memory of each implementation, from training.json or training-amx.json."""
     found = _read(sources, name)
-    rows = [["task", "way", "samples/s", "target tokens/s", "share of bf16 peak, %", "peak memory, MiB"]]
+    rows = [["task", "implementation", "samples/s", "target tokens/s", "share of bf16 peak, %", "peak memory, MiB"]]
     for row in found["summary"]:
         rows.append(
             [
@@ -65,12 +65,12 @@ def _machine(found: Mapping[str, Any]) -> str:
 
 def ratios(name: str, sources: Sources, _: Language) -> str:
     """How many times as many samples a second ours trains, without and with the cost of the feature cache."""
-    head = ["task", "ours against", "training alone", f"encoding spread over {SPREADS[0]} epoch"]
-    rows = [[*head, *(f"over {epochs} epochs" for epochs in SPREADS[1:])]]
+    head = ["task", "ours against", "training alone", f"encoding amortised over {AMORTISED_EPOCHS[0]} epoch"]
+    rows = [[*head, *(f"over {epochs} epochs" for epochs in AMORTISED_EPOCHS[1:])]]
     for row in _read(sources, name)["summary"]:
         if row["contender"] == "ours":
             for other in OTHERS:
-                keys = [f"times_{other}", *(f"times_{other}_encoded_for_{epochs}" for epochs in SPREADS)]
+                keys = [f"times_{other}", *(f"times_{other}_encoded_for_{epochs}" for epochs in AMORTISED_EPOCHS)]
                 rows.append([row["task"], other, *(f"{_range(row[key], 1)} ×" for key in keys)])
     return markdown(rows)
 

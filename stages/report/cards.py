@@ -107,8 +107,8 @@ def gap_cards(run: Run) -> list[DotCard | None]:
 
 
 def background_card(run: Run) -> DotCard | None:
-    keys = {"observed": "wrong_at_home", "expected from frequency": "wrong_at_home_expected"}
-    return dot_card(run, BY_KEY["wrong_at_home"], keys)
+    key = "wrong_on_favoured_background"
+    return dot_card(run, BY_KEY[key], {"observed": key, "expected from frequency": f"{key}_expected"})
 
 
 def pope_card(run: Run, part: str, title: str) -> DotCard | None:
@@ -120,7 +120,7 @@ def pope_card(run: Run, part: str, title: str) -> DotCard | None:
 
 _SERIES_READING = {
     "frequency": "Kinds of object in thirds, by the number of training scenes that show them; see below.",
-    "background": "Kinds that usually go with the background of the scene, and the others.",
+    "background": "Kinds that favour the background of the scene, and all other kinds.",
 }
 
 

@@ -1,7 +1,7 @@
 """The findings of a run, apart from the comparison of curriculum and control.
 
-The figures choose every sentence. A difference is called one only where its interval excludes zero, and each sentence
-is about this run: one run cannot answer the research question.
+Every sentence is generated from the figures. A difference is called one only where its interval excludes zero, and
+each sentence is about this run: one run cannot answer the research question.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def _ends_of_series(run: Run, checkpoint: Checkpoint, series: str, key: str) -> 
 
 
 def _background(run: Run, checkpoint: Checkpoint) -> _Pair:
-    names = ["wrong_at_home", "wrong_at_home_expected"]
+    names = ["wrong_on_favoured_background", "wrong_on_favoured_background_expected"]
     observed, expected = (figure(checkpoint, name) for name in names)
     return expected, observed, _relation(run, checkpoint, (observed, expected), names)
 

@@ -1,4 +1,4 @@
-"""Did fine-tuning destroy what pretraining had learnt of the picture? Every phase compared with pretraining.
+"""Do the texts depend less on the picture after fine-tuning? Every phase compared with pretraining.
 
 Two-alternative accuracy comes first: unlike a gap in nats, it does not grow with the confidence of the model. The gaps
 follow, then the probe of the decoder's hidden state.
@@ -84,7 +84,7 @@ def picture_use(run: Run) -> Finding | None:
         return None
     return Finding(
         "grounding",
-        "Did fine-tuning destroy what pretraining had learnt of the picture?",
+        "Do the texts depend less on the picture after fine-tuning?",
         _headline(compared),
         tuple(statements),
         method.strip(),

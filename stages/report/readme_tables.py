@@ -22,6 +22,10 @@ from stages.report.recorded_runs import (
 )
 
 DASH = "–"
+_TWO_ALTERNATIVE = {
+    "en": "Two-alternative accuracy: chance is 50 %.",
+    "zh": "二选一准确率：随机猜测是 50 %。",
+}
 LONGER = "max-len-256"  # the recorded run of `dvc exp run -S sft.max_len=256`
 
 
@@ -74,6 +78,10 @@ def _listing(values: Iterable[Any]) -> str:
     return ", ".join(str(value) for value in dict.fromkeys(values))
 
 
+def _commits(runs: Iterable[RecordedRun]) -> str:
+    return _listing(run.commit[:10] for run in runs)
+
+
 # The answer to the project's question
 
 
@@ -88,12 +96,12 @@ def answer(sources: Sources, language: Language) -> str:
     difference = difference_over_seeds(runs, CURRICULUM, CONTROL, "chair_i")
     recall = cell(METRICS["recall"], difference_over_seeds(runs, CURRICULUM, CONTROL, "recall"), with_sign=True)
     figure = cell(METRICS["chair_i"], difference, with_sign=True)
-    count = len(runs)
+    count, commits = len(runs), _commits(runs)
     if language == "zh":
         head = {
             "unclear": "没有明显差别",
-            "higher": "课程组的 CHAIR-i 更高",
-            "lower": "课程组的 CHAIR-i 更低",
+            "higher": "课程学习组的 CHAIR-i 更高",
+            "lower": "课程学习组的 CHAIR-i 更低",
             "undefined": "无法比较：CHAIR-i 在某个种子下没有定义",
         }[difference.relation]
         limit = {
@@ -101,8 +109,8 @@ def answer(sources: Sources, language: Language) -> str:
             "undefined": "",
         }.get(difference.relation, f"区间不包含零；它只依据 {count} 个种子和这一种设置。")
         return (
-            f"**{head}**（{count} 个种子）。CHAIR-i（提到的物体中说错的比例），课程组减对照组：{figure} 个百分点"
-            f"（方括号内为跨种子的 95 % t 区间）；召回率：{recall}。{limit}单次运行不能回答这个问题。"
+            f"**{head}**（{count} 个种子，提交 {commits}）。CHAIR-i（错误提及占比），课程学习组减对照组："
+            f"{figure} 个百分点（方括号内为跨种子的 95 % t 区间）；召回率：{recall}。{limit}"
         )
     head = {
         "unclear": "No clear difference",
@@ -115,9 +123,9 @@ def answer(sources: Sources, language: Language) -> str:
         "undefined": "",
     }.get(difference.relation, f" The interval leaves out zero; it rests on {count} seeds and this one setting.")
     return (
-        f"**{head}**, from {count} seeds. The share of mentioned objects that are wrong (CHAIR-i), curriculum minus "
-        f"control: {figure} percentage points, with the 95 % t-interval over seeds; recall: {recall}.{limit} A single "
-        "run cannot answer the question."
+        f"**{head}**, from {count} seeds at commit {commits}. The share of mentioned objects that are wrong (CHAIR-i), "
+        f"curriculum minus control: {figure} percentage points (95 % t-interval over seeds); recall: "
+        f"{recall}.{limit}"
     )
 
 
@@ -128,15 +136,21 @@ def results(sources: Sources, language: Language) -> str:
         return {"en": "No runs are recorded yet.", "zh": "尚未记录任何运行。"}[language]
     head = {
         "en": ["", "pretrain", "curriculum (`sft-long`)", "control (`sft-direct`)", "difference"],
-        "zh": ["", "pretrain", "课程组（`sft-long`）", "对照组（`sft-direct`）", "差"],
+        "zh": ["", "pretrain", "课程学习组（`sft-long`）", "对照组（`sft-direct`）", "差"],
     }[language]
     rows = [head]
-    for key in _recorded(runs, CHIEF):
+    keys = _recorded(runs, CHIEF)
+    for key in keys:
         metric = METRICS[key]
         alone = [cell(metric, over_seeds(runs, name, key)) for name in (PRETRAIN, CURRICULUM, CONTROL)]
         difference = cell(metric, difference_over_seeds(runs, CURRICULUM, CONTROL, key), with_sign=True)
         rows.append([metric.named(language), *alone, difference])
-    return f"{markdown(rows)}\n\n{_source(runs, language)}"
+    parts = [
+        markdown(rows),
+        *([_TWO_ALTERNATIVE[language]] if "two_alternative" in keys else []),
+        _source(runs, language),
+    ]
+    return "\n\n".join(parts)
 
 
 def _recorded(runs: Sequence[RecordedRun], metrics: Iterable[str]) -> list[str]:
@@ -147,34 +161,36 @@ def _recorded(runs: Sequence[RecordedRun], metrics: Iterable[str]) -> list[str]:
 def _source(runs: Sequence[RecordedRun], language: Language) -> str:
     """Which runs the table is made from, in one paragraph."""
     numbers = _listing(run.seed for run in runs)
-    budget = [
-        span([run.target_tokens[name] for run in runs if name in run.target_tokens] or [0])
-        for name in (CURRICULUM, CONTROL)
-    ]
+    counted = [run for run in runs if {CURRICULUM, CONTROL} <= run.target_tokens.keys()]
+    budget = [span(run.target_tokens[name] for run in counted) if counted else "?" for name in (CURRICULUM, CONTROL)]
+    some = _listing(run.seed for run in counted) if len(counted) < len(runs) else ""
     processors, torch, cores = (
         _listing(value for run in runs for value in _values(run.machine.get(key, "?")))
         for key in ("processor", "torch", "cores")
     )
-    commits = _listing(run.commit[:10] for run in runs)
+    commits = _commits(runs)
     scenes = span(run.scenes or 0 for run in runs)
     minutes = [run.seconds / 60 for run in runs if run.seconds]
     if language == "zh":
         time = f"，每次运行 {span(minutes).replace(' to ', ' 到 ')} 分钟" if minutes else ""
         budget = [text.replace(" to ", " 到 ") for text in budget]
+        only = f"（仅种子 {some} 有记录）" if some else ""
         intervals = "均值与 95 % t 区间" if len(runs) > 1 else "只有一个种子，没有区间"
         return (
-            f"种子 {numbers}，{intervals}；每个种子 {scenes} 个测试场景的长描述；目标词元 {budget[0]}（课程组）与 "
-            f"{budget[1]}（对照组）。提交 {commits}；{processors}，{cores} 核，torch {torch}{time}。"
+            f"种子 {numbers}，{intervals}；每个种子 {scenes} 个测试场景的长描述；目标词元 {budget[0]}（课程学习组）与 "
+            f"{budget[1]}（对照组）{only}。提交 {commits}；{processors}，{cores} 核，torch {torch}{time}。"
         )
     time = f"; {span(minutes)} minutes a run" if minutes else ""
+    only = f" (recorded for seed {some})" if some else ""
     intervals = "mean [95 % t-interval]" if len(runs) > 1 else "a single seed, so no intervals"
     return (
         f"Seeds {numbers}: {intervals}; long descriptions of {scenes} test scenes a seed; {budget[0]} (curriculum) and "
-        f"{budget[1]} (control) target tokens. Commit {commits}; {processors}, {cores} cores, torch {torch}{time}."
+        f"{budget[1]} (control) target tokens{only}. Commit {commits}; {processors}, {cores} cores, torch "
+        f"{torch}{time}."
     )
 
 
-# docs/metrics.md
+# docs/results.md
 
 
 def checkpoints(sources: Sources, language: Language) -> str:

@@ -25,9 +25,9 @@ class RecordedMetric(NamedTuple):
 
 
 METRICS = {
-    "chair_i": RecordedMetric("CHAIR-i: wrong mentions, %", "CHAIR-i：说错的提及，%"),
+    "chair_i": RecordedMetric("CHAIR-i: wrong mentions, %", "CHAIR-i：错误提及占比，%"),
     "hallucinated": RecordedMetric("hallucinated mentions, %", "其中幻觉，%"),
-    "misnamed": RecordedMetric("misnamed mentions, %", "其中叫错名称，%"),
+    "misnamed": RecordedMetric("misnamed mentions, %", "其中误称，%"),
     "chair_s": RecordedMetric("CHAIR-s, %", "CHAIR-s，%"),
     "precision": RecordedMetric("precision, %", "精确率，%"),
     "recall": RecordedMetric("recall, %", "召回率，%"),

@@ -6,7 +6,7 @@ An SVG and not a bitmap: the browser that shows it has a font for Chinese, so th
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from stages.report.run.load_run import Run
@@ -29,13 +29,13 @@ _CLOSING = frozenset("，。、；：！？）》」』”’,.;:!?)")  # never 
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 Line = list[tuple[str, str]]  # (text, state of the segment that it belongs to)
-_LEGEND_TEXTS = {
-    "in the picture": "right",
-    "in another colour": "colour",
+_STATES = {
+    "right": "in the picture",
+    "colour": "in another colour",
     "misnamed": "misnamed",
     "hallucinated": "hallucinated",
 }
-_LEGEND: Line = [part for text, state in _LEGEND_TEXTS.items() for part in ((text, state), ("   ", "plain"))]
+_PHOTOGRAPH_STATES = {"right": "listed", "hallucinated": "not listed"}  # in the manifest
 
 
 def scene_plots(run: Run) -> dict[str, str]:
@@ -60,14 +60,15 @@ def _svg(view: SceneView) -> str:
         drawn.append(_text(_SIDE + 2 * _MARGIN, 64 + _LINE * index, line, f'fill="{_MUTED}"'))
     y = 48 + max(_SIDE, _LINE * len(content)) + _GAP
     described = next(task for task in view.tasks if task.task == "description")
-    if any(_count(answer) for answer in described.answers):
+    states = _STATES if view.drawn else _PHOTOGRAPH_STATES
+    if any(_count(answer, states) for answer in described.answers):
         y += _LINE
-        drawn.append(_line(y, _LEGEND))
+        drawn.append(_line(y, [part for state, text in states.items() for part in ((text, state), ("   ", "plain"))]))
         y += _GAP
     for answer in described.answers:
         y += _LINE
         drawn.append(_text(_MARGIN, y, answer.checkpoint, f'fill="{_INK}" font-weight="bold"'))
-        drawn.append(_text(_WIDTH - _MARGIN, y, _count(answer), f'fill="{_MUTED}" text-anchor="end"'))
+        drawn.append(_text(_WIDTH - _MARGIN, y, _count(answer, states), f'fill="{_MUTED}" text-anchor="end"'))
         for line in wrapped(answer.segments, (_WIDTH - 2 * _MARGIN) / _SIZE):
             y += _LINE
             drawn.append(_line(y, line))
@@ -95,14 +96,17 @@ def _clean(text: str) -> str:
     return escape(_NOT_XML.sub("\ufffd", text))
 
 
-def _count(answer: AnswerView) -> str:
-    """The right-hand side of a checkpoint's heading: numbers of mentions, and the missed objects."""
+def _count(answer: AnswerView, words: Mapping[str, str]) -> str:
+    """The right-hand side of a checkpoint's heading: numbers of mentions, and the missed objects.
+
+    ``words``: for each state of a mention.
+    """
     states = [segment.state for segment in answer.segments]
     present = states.count("right") + states.count("colour")
     absent = {state: states.count(state) for state in ("misnamed", "hallucinated")}
     if not (present or any(absent.values()) or answer.missed):
         return ""
-    parts = [f"{present} in the picture", *(f"{number} {state}" for state, number in absent.items() if number)]
+    parts = [f"{present} {words['right']}", *(f"{number} {words[state]}" for state, number in absent.items() if number)]
     return " · ".join([*parts, *([f"missed: {'、'.join(answer.missed)}"] if answer.missed else [])])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from PIL import Image
@@ -22,7 +23,8 @@ class Segment(NamedTuple):
     """A part of an answer: text between mentions (plain) or a mention, whose ``state`` is one of
 
     right: in the picture; colour: in the picture, in another colour; misnamed: absent, but its stated position or
-    colour fits an object of the same class; hallucinated: absent.
+    colour fits an object of the same class; hallucinated: absent. In a text about a photograph, right stands for what
+    the manifest lists, and hallucinated for what it does not list.
     """
 
     text: str
@@ -36,6 +38,7 @@ _NOTES = {
     "misnamed": "not in the picture; position or colour fit another object of its class",
     "hallucinated": "not in the picture",
 }
+_PHOTOGRAPH_NOTES = _NOTES | {"right": "listed in the manifest", "hallucinated": "not listed in the manifest"}
 
 
 class AnswerView(NamedTuple):
@@ -65,19 +68,26 @@ class GroupView(NamedTuple):
 
 
 class SceneView(NamedTuple):
-    """``background``: "word name", empty for a photograph. ``measured``: whether the objects in it are known."""
+    """``background``: "word name", empty for a photograph. ``measured``: whether mentions in its texts were judged.
+
+    ``drawn``: whether it is a scene of known content, and not a photograph, whose mentions a manifest decides.
+    """
 
     title: str
     subtitle: str
     background: str
     image: str
     measured: bool
+    drawn: bool
     groups: list[GroupView]
     tasks: list[TaskView]
 
 
-def segments(answer: Answer) -> list[Segment]:
-    """The answer cut at its mentions; a mention that overlaps an earlier one or exceeds the text is left plain."""
+def segments(answer: Answer, notes: Mapping[str, str] = _NOTES) -> list[Segment]:
+    """The answer cut at its mentions; a mention that overlaps an earlier one or exceeds the text is left plain.
+
+    ``notes``: of each state of a mention.
+    """
     found, end = [], 0
     for mention in sorted(answer.mentions, key=lambda m: (m.start, -m.end)):
         if mention.start < end or mention.end > len(answer.answer) or mention.end <= mention.start:
@@ -85,7 +95,7 @@ def segments(answer: Answer) -> list[Segment]:
         if mention.start > end:
             found.append(Segment(answer.answer[end : mention.start], "plain", ""))
         state = mention_state(mention)
-        found.append(Segment(answer.answer[mention.start : mention.end], state, _NOTES[state]))
+        found.append(Segment(answer.answer[mention.start : mention.end], state, notes[state]))
         end = mention.end
     if end < len(answer.answer):
         found.append(Segment(answer.answer[end:], "plain", ""))
@@ -111,7 +121,8 @@ def answer_view(checkpoint: str, answer: Answer, scene: Scene | None) -> AnswerV
         if mention.supported and mention.colour_right is False and mention.colour and mention.kind in colour_of
     )
     missed = [KINDS[kind].words[0] if kind in KINDS else kind for kind in answer.missed]
-    return AnswerView(checkpoint, segments(answer), **words, colours=colours, missed=missed)
+    cut = segments(answer, _NOTES if scene else _PHOTOGRAPH_NOTES)
+    return AnswerView(checkpoint, cut, **words, colours=colours, missed=missed)
 
 
 def _colour_word(colour: str) -> str:
@@ -141,7 +152,7 @@ def scene_view(run: Run, picture: Picture) -> SceneView:
     known = scene is not None or any(
         view.misnamed or view.hallucinated or view.missed or len(view.segments) > 1 for view in views
     )
-    return SceneView(title, subtitle, background, image_url(picture), known, groups, tasks)
+    return SceneView(title, subtitle, background, image_url(picture), known, scene is not None, groups, tasks)
 
 
 def image_url(picture: Picture) -> str:

@@ -61,7 +61,9 @@ def _texts(run: Run) -> Section:
     if measured(run, "photograph_chair_i"):
         keys = "photograph_chair_i", "photograph_recall", "photograph_length", "loss"
         cards = [prompts_card(run, key) for key in keys]
-        return Section("hallucination", "How many mentioned things are not in the photograph", lead, [], cards)
+        return Section(
+            "hallucination", "How many mentioned things the manifest of the photographs does not list", lead, [], cards
+        )
     cards = [prompts_card(run, "loss"), prompts_card(run, "repetition"), length_card(run)]
     return Section("texts", "Loss and form of the texts", "", [], cards)
 

@@ -29,7 +29,7 @@ WRONG = [
         lambda: change("after: sft-short", "after: sft-shrt"),
         "sft.phases.medium.after: no checkpoint is called 'sft-shrt'",
     ),
-    (lambda: change("after: sft-short", "after: sft-long"), "sft.phases.medium.after: a loop"),
+    (lambda: change("after: sft-short", "after: sft-long"), "sft.phases.medium.after: the phases form a cycle"),
     (lambda: change("      max_len: 24", "      max_len: -24"), "sft.phases.short.max_len is -24"),
     (
         lambda: change("      max_len: 24", "      max_len: 36").replace("      fit: null", "      fit: cut", 1),
@@ -70,7 +70,7 @@ WRONG = [
     (lambda: change("seed: 1 ", "seed: 4294967296 "), "seed is 4294967296"),
     (lambda: change("home_weight: 6.0", "home_weight: .inf"), "data.home_weight is inf"),
     (lambda: change("home_weight: 6.0", "home_weight: .nan"), "data.home_weight is nan"),
-    (lambda: change("home_weight: 6.0", "home_weight: true"), "data.home_weight: true is not a value"),
+    (lambda: change("home_weight: 6.0", "home_weight: true"), "data.home_weight: true is not allowed here"),
     (
         lambda: re.sub(r"(count_weights:.*\n) +- 7\n +- 2\n +- 1", r"\1  - 0\n  - 0\n  - 0", TEXT),
         "data.count_weights: all",

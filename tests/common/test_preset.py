@@ -101,7 +101,8 @@ def test_the_projects_presets_are_good_params(preset: Path, tmp_path: Path) -> N
     done = run(tmp_path, f"presets/{preset.name}")
 
     assert done.returncode == 0, done.stderr
-    load_params(tmp_path / "params.yaml")
+    sft = load_params(tmp_path / "params.yaml").sft
+    assert sft.shuffle_of("short") and not sft.shuffle_of("unshuffled")
     before, after = flat(yaml.safe_load(PARAMS)), flat(yaml.safe_load((tmp_path / "params.yaml").read_text("utf-8")))
     assert {key: after[key] for key in values} == {key: yaml.safe_load(value) for key, value in values.items()}
     assert {key for key in before if before[key] != after[key]} <= set(values)
@@ -126,8 +127,8 @@ def test_minimind_has_the_shape_of_minimind_v() -> None:
     [
         ("-S data.image_sise=48\n-S seed=3", "data.image_sise"),
         ("-S seed=3\n-S seed.deeper=3", "seed.deeper"),
-        ("-S seed=3\n-S data.group_weights=3", "data.group_weights=3 does not replace a single value"),
-        ("-S seed=3\n-S sft.max_len=[3]", "sft.max_len=[3] does not replace a single value"),
+        ("-S seed=3\n-S data.group_weights=3", "data.group_weights=3 does not replace one single value"),
+        ("-S seed=3\n-S sft.max_len=[3]", "sft.max_len=[3] does not replace one single value"),
         ("-S seed=3\n-S sft.max_len=[3", "sft.max_len=[3 is not a value that"),
         ("-S seed=3\n-S +sft.phases.extra=3", "+sft.phases.extra"),
         ("-S seed=3\n-S sft.epochs", "sft.epochs"),

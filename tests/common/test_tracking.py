@@ -243,7 +243,7 @@ def test_a_killed_training_continues_the_same_run_and_is_uploaded_completely(tmp
         login = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
         printed = finish(start(tmp_path, "", *upload), 2)
         assert NAME in printed and EXPERIMENT in printed
-        assert printed.splitlines()[-1].startswith("error: nobody is logged in")
+        assert printed.splitlines()[-1].startswith("error: not logged in")
         assert f"uploading to {server.url} as {USER}" in finish(start(tmp_path, "", *upload, **login))
         assert "nothing to upload" in finish(start(tmp_path, "", *upload, **login))
     (run,) = server.runs.values()
@@ -279,7 +279,7 @@ def test_without_an_account_the_user_is_not_asked_for_one(tmp_path: Path) -> Non
         os.close(stdin)
         os.close(terminal)
     assert done.returncode == 0
-    assert done.stderr.count("warning: W&B: ") == 1 and "nobody is logged in" in done.stderr
+    assert done.stderr.count("warning: W&B: ") == 1 and "not logged in" in done.stderr
     assert len(wandb_files(tmp_path)) == 1
 
 

@@ -26,7 +26,7 @@ def test_every_scene_has_a_row() -> None:
 
 
 def test_two_checkpoints_get_the_same_resamples() -> None:
-    """Scenes differ a lot, checkpoints by the same amount in each: the difference is certain, each value is not."""
+    """Scenes differ strongly, checkpoints by the same amount in each: the difference is certain, each value is not."""
     easy = [{"part": 0.5 + (i % 10) / 20, "whole": 1.0} for i in range(100)]
     hard = [{"part": row["part"] - 0.02, "whole": 1.0} for row in easy]
     one, other = share(easy, 500), share(hard, 500)

@@ -18,7 +18,7 @@ from stages.evaluate.score.breakdowns import (
 from stages.evaluate.score.texts import score_text
 
 BOX = ((0.0, 0.0, 0.3, 0.3),)
-# At the seaside dogs, birds, fish, women, cars, boats and umbrellas are at home.
+# Dogs, birds, fish, women, cars, boats and umbrellas favour the seaside.
 SCENE = Scene("x", "seaside", (Group("dog", "red", 1, 1, 0, BOX), Group("cat", "blue", 1, 1, 2, BOX)), ())
 
 
@@ -64,15 +64,15 @@ def test_kinds_in_thirds_by_frequency() -> None:
 
 def test_kinds_by_whether_the_background_suggests_them() -> None:
     series = by_background([score_text("狗、鱼、飞机", SCENE)], bootstrap(1))
-    assert {point.at: values([point], "chair_i")[0] for point in series} == {"home": 0.5, "elsewhere": 1.0}
-    assert values(series, "recall") == [1.0, 0.0]  # the cat is not at home there, and missed
+    assert {point.at: values([point], "chair_i")[0] for point in series} == {"favoured": 0.5, "other": 1.0}
+    assert values(series, "recall") == [1.0, 0.0]  # the cat does not favour this background, and is missed
 
 
 def test_wrong_mentions_against_those_expected_by_frequency_alone() -> None:
     frequency = dict.fromkeys(KINDS, 0) | {"dog": 50, "fish": 30, "boat": 10, "plane": 60}
     counts = prior_counts(score_text("狗、鱼、鱼、飞机", SCENE), frequency)
-    # Of what is absent 30 + 10 of 100 are at home at the seaside.
-    assert counts == {"wrong": 3, "wrong_home": 2, "wrong_home_expected": pytest.approx(3 * 0.4)}
+    # Of what is absent 30 + 10 of 100 favour the seaside.
+    assert counts == {"wrong": 3, "wrong_favoured": 2, "wrong_favoured_expected": pytest.approx(3 * 0.4)}
     found = bootstrap(1).of_sums([counts], PRIOR_METRICS)
-    assert found["wrong_at_home"].value == pytest.approx(2 / 3)
-    assert found["wrong_at_home_expected"].value == pytest.approx(0.4)
+    assert found["wrong_on_favoured_background"].value == pytest.approx(2 / 3)
+    assert found["wrong_on_favoured_background_expected"].value == pytest.approx(0.4)

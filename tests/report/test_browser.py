@@ -46,7 +46,8 @@ def full_run(inputs: Inputs) -> Run:
             ),
             *(("misnamed", 0.05), ("hallucinated", 0.15), ("two_alternative", 0.8), ("count_accuracy", 0.6)),
             *(("swap_gap_object", 1.2), ("swap_gap_colour", 0.6), ("blind_gap_object", 1.5), ("probe_auc", 0.9)),
-            *(("wrong_at_home", 0.4), ("wrong_at_home_expected", 0.2), ("pope_accuracy", 0.7)),
+            *(("wrong_on_favoured_background", 0.4), ("wrong_on_favoured_background_expected", 0.2)),
+            ("pope_accuracy", 0.7),
         )
     }
     series = {

@@ -23,8 +23,9 @@ def point(at: str, value: float | None) -> dict:
 
 def finding(inputs, arms: dict[str, tuple[float | None, float | None, float | None]]) -> Finding | None:
     """``arms``: figures of the last sentence, of rare kinds and of the background; each is compared with 0.1."""
-    for name, (last, rare, home) in arms.items():
-        figures = {"wrong_at_home": (home, 0.02), "wrong_at_home_expected": (0.1, 0.02)}
+    for name, (last, rare, observed) in arms.items():
+        key = "wrong_on_favoured_background"
+        figures = {key: (observed, 0.02), f"{key}_expected": (0.1, 0.02)}
         series = {
             "sentence": [point("1", 0.1), point("2", last)],
             "frequency": [point("frequent", 0.1), point("rare", rare)],

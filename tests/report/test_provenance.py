@@ -48,7 +48,7 @@ def test_training_and_answers_on_different_machines(inputs: Inputs) -> None:
 
 def test_a_checkpoint_without_a_record_is_named(inputs: Inputs) -> None:
     write(inputs)
-    inputs.write_provenance("sft-short", None)  # as of a finished model: the answers alone
+    inputs.write_provenance("sft-short", None)  # as of an external checkpoint: the answers alone
     (inputs.root / "reports/evaluation/sft-long/provenance.json").unlink()
     assert provenance_text(load_run(inputs.params, inputs.root)).differences == ("sft-long: not recorded",)
 

@@ -117,9 +117,13 @@ def test_a_mean_with_an_undefined_value_is_undefined() -> None:
     [
         ([], "**Open.**", "**尚无答案。**"),
         ([0.05], "**Open.**", "**尚无答案。**"),
-        ([0.01, 0.02, -0.02], "**No clear difference**, from 3 seeds. ", "**没有明显差别**（3 个种子）"),
-        ([0.02, 0.021, 0.022], "**CHAIR-i is higher with the curriculum**", "**课程组的 CHAIR-i 更高**"),
-        ([-0.02, -0.021, -0.022], "**CHAIR-i is lower with the curriculum**", "**课程组的 CHAIR-i 更低**"),
+        (
+            [0.01, 0.02, -0.02],
+            "**No clear difference**, from 3 seeds at commit 0123456789. ",
+            "**没有明显差别**（3 个种子，提交 0123456789）",
+        ),
+        ([0.02, 0.021, 0.022], "**CHAIR-i is higher with the curriculum**", "**课程学习组的 CHAIR-i 更高**"),
+        ([-0.02, -0.021, -0.022], "**CHAIR-i is lower with the curriculum**", "**课程学习组的 CHAIR-i 更低**"),
     ],
 )
 def test_the_answer_follows_the_interval(tmp_path: Path, differences: list[float], english: str, chinese: str) -> None:
@@ -148,6 +152,24 @@ def test_results_over_seeds(tmp_path: Path) -> None:
     assert lines[-1].startswith("Seeds 1, 2, 3: mean [95 % t-interval]; long descriptions of 300 test scenes")
     assert "900,001 to 900,003 (curriculum) and 900,000 (control)" in lines[-1]
     assert "11 to 13 minutes a run" in lines[-1]
+
+
+def test_token_counts_name_the_seeds_that_they_are_of(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [0.01, 0.02])
+    assert "recorded for" not in table(tmp_path, "results")
+    write_run(tmp_path, "seed-2", 2, {"sft-long": 0.1, "sft-direct": 0.1}, target_tokens={})
+    assert "900,001 (curriculum) and 900,000 (control) target tokens (recorded for seed 1)." in table(
+        tmp_path, "results"
+    )
+    assert "仅种子 1 有记录" in table(tmp_path, "results", "zh")
+
+
+def test_two_alternative_accuracy_is_explained_where_it_has_a_row(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [0.01])
+    assert "wo-alternative" not in table(tmp_path, "results")
+    accuracy = {"two_alternative": {"value": 0.8, "low": None, "high": None}}
+    write_run(tmp_path, "seed-1", 1, {}, checkpoints={"sft-long": accuracy, "sft-direct": accuracy})
+    assert table(tmp_path, "results").count("wo-alternative accuracy") == 2
 
 
 def test_a_metric_that_no_run_has_gets_no_row(tmp_path: Path) -> None:
@@ -265,11 +287,11 @@ def test_check_names_file_and_table_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "docs").mkdir()
-    path = tmp_path / "docs/metrics.md"
+    path = tmp_path / "docs/results.md"
     path.write_text(MARK.format("by-seed"), encoding="utf-8")
     assert run_main(monkeypatch, tmp_path, "--check") == 2
     error = capsys.readouterr().err
-    assert "docs/metrics.md: by-seed" in error and "python -m stages.report.readme" in error
+    assert "docs/results.md: by-seed" in error and "python -m stages.report.readme" in error
     assert path.read_text(encoding="utf-8") == MARK.format("by-seed")
     assert run_main(monkeypatch, tmp_path) == 0
     assert run_main(monkeypatch, tmp_path, "--check") == 0
@@ -291,7 +313,7 @@ def test_bad_markers_are_bad_input(tmp_path: Path, text: str, message: str) -> N
 
 
 def test_the_architecture_page_names_what_exists() -> None:
-    """Paths in backquotes, and names said to be in a file."""
+    """Paths in backquotes, and names stated to be in a file."""
     text = (ROOT / "docs/ARCHITECTURE.md").read_text(encoding="utf-8")
     text = text.replace("\n   ", "")
     for path in re.findall(r"`((?:stages|model|tests)/[\w/.]+)`", text):

@@ -60,12 +60,16 @@ def test_characters_that_xml_does_not_allow_are_replaced(inputs):
 
 
 def test_a_photograph_has_a_drawing(inputs):
+    text = "一只小狗和一条鱼。"
+    answer = inputs.answer(text, (mention(text, "小狗", "dog"), mention(text, "鱼", "fish", supported=False)))
+    inputs.write_answers("sft-long", {"小狗-dog": answer, "cat": inputs.answer("没有。")})
     run = load_run(inputs.params, inputs.root)
     photographs = tuple(picture._replace(scene=None) for picture in run.pictures)
     drawn = scene_plots(replace(run, pictures=photographs))
     assert 'href="data:image/jpeg;base64,' in drawn["01-dog.svg"]
+    assert "1 listed · 1 not listed" in texts(drawn["01-dog.svg"])
     for svg in drawn.values():
-        ElementTree.fromstring(svg)
+        assert "in the picture" not in svg and "hallucinated" not in "".join(texts(svg))
 
 
 def test_file_names_are_ascii_and_unique(inputs):

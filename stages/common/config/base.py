@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 def _not_all_zero(odds: list[float]) -> list[float]:
     if not any(odds):
-        raise ValueError("all odds are 0; raise at least one")
+        raise ValueError("all weights are 0; give at least one a positive value")
     return odds
 
 
@@ -30,5 +30,5 @@ class Section(BaseModel):
     @classmethod
     def _refuse_booleans(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation not in (bool, bool | None):
-            raise ValueError(f"{str(value).lower()} is not a value for it")
+            raise ValueError(f"{str(value).lower()} is not allowed here")
         return value

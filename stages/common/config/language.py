@@ -29,7 +29,9 @@ class LanguageParams(LoopParams):
     @model_validator(mode="after")
     def _heads_divide(self) -> LanguageParams:
         if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError("num_attention_heads must divide hidden_size, num_key_value_heads num_attention_heads")
+            raise ValueError(
+                "num_attention_heads must divide hidden_size, and num_key_value_heads must divide num_attention_heads"
+            )
         if self.hidden_size // self.num_attention_heads % 2:
             raise ValueError("hidden_size / num_attention_heads must be even: rotary position encoding rotates pairs")
         return self

@@ -50,7 +50,7 @@ class Params(Section):
 
     @property
     def checkpoints(self) -> list[str]:
-        """Names of all evaluated checkpoints: this pipeline's in the order of training, then finished models."""
+        """Names of all evaluated checkpoints: this pipeline's in the order of training, then external ones."""
         return ["pretrain", *(f"sft-{phase}" for phase in self.sft.phases), *self.fetch.models]
 
     @model_validator(mode="after")

@@ -61,7 +61,9 @@ def apply_preset(text: str, values: dict[str, str]) -> str:
         except YAMLError:
             raise InputError(f"{key}={value} is not a value that YAML can hold") from None
         if any(isinstance(some, (dict, list)) for some in (section[name], new)):
-            raise InputError(f"{key}={value} does not replace a single value by another; a preset sets nothing else")
+            raise InputError(
+                f"{key}={value} does not replace one single value with another; a preset can set nothing else"
+            )
         section[name] = new
     stream = io.StringIO()
     yaml.dump(root, stream)

@@ -46,13 +46,15 @@ class SftParams(PhaseRules, TokenLoopParams):
             while after != "pretrain":
                 if after in seen:
                     raise ValueError(
-                        f"phases.{name}.after: a loop, {' -> '.join([*seen, after])}; one must follow pretrain"
+                        f"phases.{name}.after: the phases form a cycle, {' -> '.join([*seen, after])}; let one of them "
+                        "continue from pretrain"
                     )
                 seen.append(after)
                 after = self.phases[after.removeprefix("sft-")].after
         for name, phase in self.phases.items():
             if phase.match is not None and any(self.phases[link].match is not None for link in self.chain(phase.match)):
                 raise ValueError(
-                    f"phases.{name}.match: the chain of '{phase.match}' holds a phase that matches another"
+                    f"phases.{name}.match: a phase in the chain of '{phase.match}' sets match, too; match a chain in "
+                    "which none does"
                 )
         return self

@@ -8,7 +8,8 @@ from stages.common.config.base import Positive, Section
 
 
 class TrainParams(Section):
-    """No stage runs again for a change here; it can change results within rounding, and the points of loss logs."""
+    """No stage runs again for a change here; it can change rounding and with it results, and the points of
+    loss logs."""
 
     processes: Positive
     accelerate_config: str | None

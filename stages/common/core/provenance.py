@@ -1,4 +1,4 @@
-"""What moves the last digits of a result, beside code, data and params: libraries, processor, number format."""
+"""What can change a result besides code, data and params: libraries, processor, number format, processes."""
 
 from __future__ import annotations
 

@@ -21,5 +21,5 @@ def run_stage(main: Callable[[], object]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: run the same command again; training goes on from its last saved state", file=sys.stderr)
+        print("interrupted: run the same command again; training resumes from its last saved state", file=sys.stderr)
         sys.exit(130)

@@ -62,7 +62,7 @@ class Run:
             (folder / UNFINISHED).touch()
             _warn(f"not all of {folder} is uploaded yet; `make wandb-sync` uploads the rest")
         except Exception as error:
-            _warn(f"{_first_line(error)}; the stage goes on without it")
+            _warn(f"{_first_line(error)}; the stage continues without W&B")
             self._run = None
 
 
@@ -84,14 +84,14 @@ def start_run(
 
 
 def account() -> tuple[str, str]:
-    """(user, server) that runs are uploaded to. Raises InputError where nobody is logged in or no server answers."""
+    """(user, server) that runs are uploaded to. Raises InputError without a login, or where no server answers."""
     import wandb
 
     server = wandb.setup().settings.base_url
     login = "run `wandb login`, or set WANDB_API_KEY"
     try:
         if not _logged_in(wandb):
-            raise InputError(f"nobody is logged in to {server}: {login}")
+            raise InputError(f"not logged in to {server}: {login}")
         return wandb.Api(timeout=_INIT_SECONDS).viewer.username, server
     except (wandb.Error, ValueError) as error:
         raise InputError(f"{server}: {_first_line(error)}; check the network, or {login}") from None
@@ -132,21 +132,21 @@ def _open_run(name: str, job_type: str, params: Params, facts: Mapping[str, Any]
         run.define_metric("train/*", step_metric="train/global_step")
         return Run(run, logged)
     except Exception as error:
-        _warn(f"{_first_line(error)}; the stage goes on without it")
+        _warn(f"{_first_line(error)}; the stage continues without W&B")
         return Run(None, 0)
 
 
 def _open_online(wandb: Any, arguments: Mapping[str, Any]) -> Any | None:
-    """None, after a warning, where nobody is logged in or no server answers in time."""
+    """None, after a warning, without a login or where no server answers in time."""
     try:
         if _logged_in(wandb):
             run = wandb.init(mode="online", **arguments)
             print(f"W&B: {run.url}", flush=True)
             return run
-        reason = "nobody is logged in: `wandb login`, or WANDB_API_KEY"
+        reason = "not logged in: `wandb login`, or WANDB_API_KEY"
     except Exception as error:
         reason = _first_line(error)
-    _warn(f"no run online ({reason}); it is kept in {WANDB_RUNS}; `make wandb-sync` uploads it later")
+    _warn(f"cannot log online ({reason}); the run is kept in {WANDB_RUNS}; `make wandb-sync` uploads it later")
     return None
 
 

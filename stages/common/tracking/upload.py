@@ -55,11 +55,11 @@ def main() -> None:
     found = waiting(WANDB_RUNS)
     runs = [(folder, run) for folder, run in found if run.run_id not in busy]
     if len(runs) < len(found):
-        print(f"skipped: {len(found) - len(runs)} of runs that are being trained now; upload them after training")
+        print(f"folders of runs that are still training, skipped: {len(found) - len(runs)}; upload them afterwards")
     if not runs:
         print(f"nothing to upload: {WANDB_RUNS.resolve()} has no run that is not on the server")
         return
-    print(f"{len(runs)} not uploaded yet, of {len({run.run_id for _, run in runs})} runs:")
+    print(f"not uploaded yet (folders: {len(runs)}, runs: {len({run.run_id for _, run in runs})}):")
     for folder, run in runs:
         print(f"  {folder.name}  {run.display_name}  (project {run.project}, group {run.run_group})")
     user, server = account()

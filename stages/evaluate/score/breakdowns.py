@@ -14,7 +14,7 @@ from stages.evaluate.score.texts import TextScore
 _SENTENCE = re.compile(r"[^。！？!?\n]*[。！？!?\n]+|[^。！？!?\n]+$")
 _SMALLEST_SHARE = 0.1  # of the texts; the series by sentence ends where fewer have a k-th one
 FREQUENCIES = ("frequent", "middle", "rare")
-BACKGROUND = ("home", "elsewhere")
+BACKGROUND = ("favoured", "other")
 
 Counts = dict[str, float]
 
@@ -37,8 +37,8 @@ class Point(NamedTuple):
 _BY_KIND: dict[str, Metric] = {"chair_i": ratio("wrong", "mentions"), "recall": ratio("named", "there")}
 _BY_SENTENCE = _BY_KIND | {"chair_i_here": ratio("wrong_here", "mentions_here")}
 PRIOR_METRICS: dict[str, Metric] = {
-    "wrong_at_home": ratio("wrong_home", "wrong"),
-    "wrong_at_home_expected": ratio("wrong_home_expected", "wrong"),
+    "wrong_on_favoured_background": ratio("wrong_favoured", "wrong"),
+    "wrong_on_favoured_background_expected": ratio("wrong_favoured_expected", "wrong"),
 }
 
 
@@ -85,10 +85,12 @@ def by_frequency(scores: Sequence[TextScore], frequency: Mapping[str, int], boot
 
 def by_background(scores: Sequence[TextScore], bootstrap: Bootstrap) -> list[Point]:
     """Kinds that are more likely on the scene's background, and all other kinds."""
-    return _by_label(scores, lambda kind, scene: BACKGROUND[not _at_home(kind, scene)], BACKGROUND, bootstrap)
+    return _by_label(
+        scores, lambda kind, scene: BACKGROUND[not _favours_background(kind, scene)], BACKGROUND, bootstrap
+    )
 
 
-def _at_home(kind: str, scene: Scene) -> bool:
+def _favours_background(kind: str, scene: Scene) -> bool:
     return scene.background in KINDS[kind].homes
 
 
@@ -119,9 +121,9 @@ def prior_counts(score: TextScore, frequency: Mapping[str, int]) -> Counts:
     scene = score.scene
     wrong = [mention.kind for mention in score.mentions if mention.kind not in scene.kinds]
     absent = {kind: count for kind, count in frequency.items() if kind not in scene.kinds}
-    at_home = sum(count for kind, count in absent.items() if _at_home(kind, scene))
+    favoured = sum(count for kind, count in absent.items() if _favours_background(kind, scene))
     return {
         "wrong": len(wrong),
-        "wrong_home": sum(_at_home(kind, scene) for kind in wrong),
-        "wrong_home_expected": len(wrong) * at_home / max(sum(absent.values()), 1),
+        "wrong_favoured": sum(_favours_background(kind, scene) for kind in wrong),
+        "wrong_favoured_expected": len(wrong) * favoured / max(sum(absent.values()), 1),
     }

@@ -69,7 +69,9 @@ def score_world(folder: Path, params: Params) -> Results:
     for task, prefix in PREFIXES.items():
         chosen = select(answers, "test", task)
         if [answer.id for answer in chosen] != names:
-            raise InputError(f"{folder}: not the same scenes have a {TEXT_TASKS[0]} and a {task}; run `dvc repro`")
+            raise InputError(
+                f"{folder}: the {TEXT_TASKS[0]} and the {task} answers are of different scenes; run `dvc repro`"
+            )
         scores = [score_text(answer.answer, test[answer.id].scene) for answer in chosen]
         rows += [answer_row(a) | mention_rows(score) for a, score in zip(chosen, scores, strict=True)]
         for answer in select(answers, "fixed", task):

@@ -22,7 +22,7 @@ _WARM = (
 
 def palette(params: Params, names: Sequence[str]) -> dict[str, Colour]:
     """A colour per checkpoint: grey for pretraining, a ramp of blues along the curriculum, warm colours for the other
-    phases, green for finished models. Checkpoints of earlier epochs have the colour of the last one."""
+    phases, green for external checkpoints. Checkpoints of earlier epochs have the colour of the last one."""
     sft = params.sft
     curricula = {link for curriculum, _ in sft.comparisons for link in sft.chain(curriculum)} or set(sft.phases)
     cool = sorted((name for name in sft.phases if name in curricula), key=lambda name: len(sft.chain(name)))

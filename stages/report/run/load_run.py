@@ -38,7 +38,7 @@ class Picture(NamedTuple):
 class Checkpoint:
     """``answers``: for the fixed pictures, by (id, task). ``phase`` and ``data`` are set only at the end of a phase.
 
-    A checkpoint of an earlier epoch, or a finished model, has no ``loss`` of its own.
+    A checkpoint of an earlier epoch, or an external checkpoint, has no ``loss`` of its own.
     ``resamples``: metric, or series/point/metric -> its value in each bootstrap resample, NaN where undefined.
     ``provenance`` is None if it was not recorded.
     """

@@ -104,13 +104,13 @@ CLAIM_METRICS = (
 )
 PRIOR_METRICS = (
     Metric(
-        "wrong_at_home",
+        "wrong_on_favoured_background",
         "Wrong mentions that fit the background",
         "neither",
         "Of the mentions of absent objects, the share whose kind usually goes with the background of the scene.",
     ),
     Metric(
-        "wrong_at_home_expected",
+        "wrong_on_favoured_background_expected",
         "Expected from frequency",
         "neither",
         "The same share if kinds were mentioned as often as they occur in training, on any background.",
@@ -218,19 +218,19 @@ PHOTOGRAPH_METRICS = (
         "photograph_chair_i",
         "Photographs, CHAIR-i",
         "lower",
-        "Of all things mentioned, the share that the photograph does not show.",
+        "Of all things mentioned, the share that the manifest of the photographs does not list.",
     ),
     Metric(
         "photograph_chair_s",
         "Photographs, CHAIR-s",
         "lower",
-        "Of the texts that mention a thing, the share that mentions one it does not show.",
+        "Of the texts that mention a thing, the share that mentions one that the manifest does not list.",
     ),
     Metric(
         "photograph_unsupported",
         "Photographs, unsupported",
         "lower",
-        "Mentions of what the photograph does not show.",
+        "Mentions of things that the manifest does not list.",
         unit="a text",
         decimals=2,
     ),
@@ -238,7 +238,7 @@ PHOTOGRAPH_METRICS = (
         "photograph_recall",
         "Photographs, recall",
         "higher",
-        "Of the things that the photograph shows, the share that the text names.",
+        "Of the things that the manifest lists as present, the share that the text names.",
     ),
     *(
         Metric(f"photograph_subject_{aspect}", f"Photographs, {aspect}", "higher", reading)

@@ -110,7 +110,7 @@ class Provenance(Record):
 
 
 class ProvenanceFile(Record):
-    """``training`` is None for a finished model, which this pipeline has not trained."""
+    """``training`` is None for an external checkpoint, which this pipeline has not trained."""
 
     training: Provenance | None
     answer: Provenance
