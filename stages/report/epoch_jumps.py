@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from stages.common.config.params import Params
 from stages.report.run.figures import Relation
 from stages.report.run.load_run import Run
+from stages.report.run.loss_diagnostics import Jump
 from stages.report.run.metric_specs import Metric
 from stages.report.statements import Finding, Row, Statement, listing, summarise, unique
 
@@ -31,7 +32,7 @@ def epoch_jumps(run: Run) -> Finding | None:
         statement = Statement(
             f"Where one epoch ends and the next begins, the loss {summarise(rows, _PHRASES, 'every phase')}."
             f"{_same_samples(run)}{_sorted_file(run, rows)}",
-            ("order of samples", "change there, nats", "change inside epochs", "positions with as much"),
+            ("order of samples", "change there, nats", "expected from inside epochs", "positions inside"),
             tuple(rows),
         )
     return Finding(
@@ -39,10 +40,10 @@ def epoch_jumps(run: Run) -> Finding | None:
     )
 
 
-def jump_relation(share: float, confidence: float) -> Relation:
-    """Of a change that is reached or exceeded at this ``share`` of the positions inside epochs."""
-    tail = (1 - confidence) / 2
-    return "higher" if share <= tail else "lower" if share >= 1 - tail else "unclear"
+def jump_relation(jump: Jump, confidence: float) -> Relation:
+    """Whether the change at an epoch's end lies above or below what changes inside epochs let expect."""
+    low, high = jump.expected(confidence)
+    return "higher" if jump.size > high else "lower" if jump.size < low else "unclear"
 
 
 def order_pairs(params: Params) -> list[tuple[str, str]]:
@@ -59,14 +60,15 @@ def order_pairs(params: Params) -> list[tuple[str, str]]:
 
 def _rows(run: Run) -> list[Row]:
     rows = []
+    confidence = run.params.evaluate.confidence
     for name, diagnostics in run.diagnostics.items():
         for jump in diagnostics.jumps:
-            relation = jump_relation(jump.share, run.params.evaluate.confidence)
+            relation = jump_relation(jump, confidence)
             cells = (
                 "shuffled" if diagnostics.shuffle else "unshuffled",
                 _NATS.change(jump.size),
-                f"{_NATS.change(jump.typical)} ± {_NATS.show(jump.typical_sd)}",
-                f"{100 * jump.share:.0f} % of {jump.positions}",
+                "[{}, {}]".format(*map(_NATS.change, jump.expected(confidence))),
+                str(jump.positions),
             )
             rows.append(Row(name, cells, relation, _RESULTS[relation]))
     return rows
@@ -96,9 +98,9 @@ def _method(run: Run) -> str:
         return ""
     points = " to ".join(map(str, unique((windows[0], windows[-1]))))
     return (
-        f"Change: mean of the {points} logged points after the end of an epoch minus that before it; next to it "
-        "the same difference at positions inside epochs, mean ± standard deviation. A change is called a jump or fall "
-        f"where it is outside the central {100 * run.params.evaluate.confidence:g} % of them."
+        f"Change: mean of the {points} logged points after the end of an epoch minus that before it; next to it the "
+        f"{100 * run.params.evaluate.confidence:g} % prediction interval of the same difference at positions inside "
+        "epochs. A change outside it is called a jump or fall."
     )
 
 

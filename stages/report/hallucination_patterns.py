@@ -74,6 +74,16 @@ def _row(run: Run, contrast: _Contrast, arm: Checkpoint) -> Row:
     return Row(arm.name, cells, found, RESULTS[found])
 
 
+def _sentences(run: Run, checkpoint: Checkpoint) -> _Pair:
+    """The first and the last sentence of the texts that have both; undefined where no text has two."""
+    points = checkpoint.series.get("sentence", ())
+    if len(points) < 2:
+        return UNDEFINED, UNDEFINED, "undefined"
+    keys = ("chair_i_here", "chair_i_first")
+    last, first = (points[-1].intervals.get(key, UNDEFINED) for key in keys)
+    return first, last, _relation(run, checkpoint, (last, first), [f"sentence/{points[-1].at}/{key}" for key in keys])
+
+
 def _ends_of_series(run: Run, checkpoint: Checkpoint, series: str, key: str) -> _Pair:
     """The first and the last point of a series; undefined for a series of a single point."""
     points = checkpoint.series.get(series, ())
@@ -99,13 +109,13 @@ def _relation(run: Run, checkpoint: Checkpoint, pair: Sequence[Interval], names:
 
 _CONTRASTS = (
     _Contrast(
-        "CHAIR-i of the last sentence, compared with the first",
+        "CHAIR-i of the last sentence, compared with the first sentence of the same texts",
         ("first sentence", "last sentence"),
         {
             "higher": "CHAIR-i is higher in the last sentence than in the first",
             "lower": "CHAIR-i is lower in the last sentence than in the first",
         },
-        lambda run, checkpoint: _ends_of_series(run, checkpoint, "sentence", "chair_i_here"),
+        _sentences,
     ),
     _Contrast(
         "CHAIR-i of rare kinds of object, compared with frequent ones",

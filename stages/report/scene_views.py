@@ -150,7 +150,9 @@ def scene_view(run: Run, picture: Picture) -> SceneView:
     ]
     background = f"{BACKGROUNDS[scene.background].words[0]} {scene.background}" if scene else ""
     known = scene is not None or any(
-        view.misnamed or view.hallucinated or view.missed or len(view.segments) > 1 for view in views
+        view.misnamed or view.hallucinated or view.missed or len(view.segments) > 1
+        for task in tasks
+        for view in task.answers
     )
     return SceneView(title, subtitle, background, image_url(picture), known, scene is not None, groups, tasks)
 

@@ -41,6 +41,13 @@ def test_a_text_is_cut_after_each_sentence() -> None:
     assert values(series, "chair_i_here") == pytest.approx([0, 1, 0])
 
 
+def test_the_first_sentences_are_those_of_the_texts_that_reach_the_last() -> None:
+    longer, shorter = score_text("有狗。有鱼。有猫。", SCENE), score_text("有鱼。", SCENE)
+    series = by_sentence([longer, shorter], bootstrap(2))
+    assert values(series, "chair_i_here") == pytest.approx([0.5, 1, 0])
+    assert values(series, "chair_i_first") == pytest.approx([0.5, 0, 0])
+
+
 def test_a_sentence_that_few_texts_have_is_not_shown() -> None:
     scores = [score_text("有狗。", SCENE)] * 19 + [score_text("有狗。有猫。", SCENE)]
     assert [point.at for point in by_sentence(scores, bootstrap(20))] == ["1"]

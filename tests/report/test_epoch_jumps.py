@@ -25,18 +25,24 @@ def test_without_a_loss_log_there_is_no_finding(inputs):
     assert finding(inputs, {}) is None
 
 
+def jump(size: float, positions: int = 40) -> Jump:
+    return Jump(epoch=1, size=size, typical=-0.01, typical_sd=0.02, positions=positions, window=4)
+
+
 @pytest.mark.parametrize(
-    ("share", "expected"), [(0.0, "higher"), (0.02, "higher"), (0.5, "unclear"), (0.98, "lower"), (1.0, "lower")]
+    ("size", "positions", "expected"),
+    [
+        (0.1, 40, "higher"),
+        (0.02, 40, "unclear"),
+        (-0.12, 40, "lower"),
+        (0.1, 8, "unclear"),  # too few to say what is typical
+    ],
 )
-def test_a_jump_is_a_change_that_is_rare_inside_epochs(share, expected):
-    assert jump_relation(share, 0.95) == expected
+def test_a_jump_is_a_change_beyond_those_inside_epochs(size, positions, expected):
+    assert jump_relation(jump(size, positions), 0.95) == expected
 
 
-def jump(share: float) -> Jump:
-    return Jump(1, 0.1, -0.01, 0.02, 40, share, 4, -0.1)
-
-
-UP, NOT = jump(0.0), jump(0.5)
+UP, NOT = jump(0.1), jump(0.0)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +89,7 @@ def test_the_headline_is_about_the_paired_phases(inputs):
     assert found.headline == "In this run, the loss jumps up where an epoch ends without shuffling, but not with it"
     assert "sft-unshuffled has the samples of sft-short, unshuffled." in found.statements[0].text
     assert [row.cells[:2] for row in found.statements[0].rows] == [
-        ("shuffled", "+0.100"),
+        ("shuffled", "0.000"),
         ("shuffled", "+0.100"),
         ("unshuffled", "+0.100"),
     ]

@@ -17,8 +17,11 @@ def run_of(inputs) -> Run:
 
 
 def point(at: str, value: float | None) -> dict:
-    ends = {"value": value, "low": value and value - 0.02, "high": value and value + 0.02}
-    return {"at": at, "texts": 40, "intervals": {"chair_i": ends, "chair_i_here": ends}}
+    def interval(value: float | None) -> dict:
+        return {"value": value, "low": value and value - 0.02, "high": value and value + 0.02}
+
+    intervals = {"chair_i": interval(value), "chair_i_here": interval(value), "chair_i_first": interval(0.1)}
+    return {"at": at, "texts": 40, "intervals": intervals}
 
 
 def finding(inputs, arms: dict[str, tuple[float | None, float | None, float | None]]) -> Finding | None:
@@ -27,7 +30,7 @@ def finding(inputs, arms: dict[str, tuple[float | None, float | None, float | No
         key = "wrong_on_favoured_background"
         figures = {key: (observed, 0.02), f"{key}_expected": (0.1, 0.02)}
         series = {
-            "sentence": [point("1", 0.1), point("2", last)],
+            "sentence": [point("1", 0.2), point("2", last)],
             "frequency": [point("frequent", 0.1), point("rare", rare)],
         }
         inputs.write_metrics(name, figures, series)

@@ -35,7 +35,10 @@ class Point(NamedTuple):
 
 
 _BY_KIND: dict[str, Metric] = {"chair_i": ratio("wrong", "mentions"), "recall": ratio("named", "there")}
-_BY_SENTENCE = _BY_KIND | {"chair_i_here": ratio("wrong_here", "mentions_here")}
+_BY_SENTENCE = _BY_KIND | {
+    "chair_i_here": ratio("wrong_here", "mentions_here"),
+    "chair_i_first": ratio("wrong_first", "mentions_first"),
+}
 PRIOR_METRICS: dict[str, Metric] = {
     "wrong_on_favoured_background": ratio("wrong_favoured", "wrong"),
     "wrong_on_favoured_background_expected": ratio("wrong_favoured_expected", "wrong"),
@@ -45,7 +48,9 @@ PRIOR_METRICS: dict[str, Metric] = {
 def by_sentence(scores: Sequence[TextScore], bootstrap: Bootstrap) -> list[Point]:
     """Texts cut off after their k-th sentence, k = 1, 2, ...; shorter texts count unchanged.
 
-    ``chair_i_here`` counts the k-th sentence alone. Ends before the first k that few texts reach.
+    ``chair_i_here`` counts the k-th sentence alone, ``chair_i_first`` the first sentence of the texts that reach the
+    k-th: long texts are about other scenes than short ones, so only these two can be compared. Ends before the first k
+    that few texts reach.
     """
     ends = [[match.end() for match in _SENTENCE.finditer(score.text)] for score in scores]
     series = []
@@ -63,12 +68,15 @@ def _cut_counts(score: TextScore, ends: Sequence[int], k: int) -> Counts:
     start = ends[k - 2] if 1 < k <= len(ends) else 0 if k == 1 else stop
     shown = [mention for mention in score.mentions if mention.start < stop]
     here = [mention for mention in shown if mention.start >= start]
+    first = [mention for mention in score.mentions if k <= len(ends) and mention.start < ends[0]]
     there = score.scene.kinds
     return {
         "mentions": len(shown),
         "wrong": sum(mention.kind not in there for mention in shown),
         "mentions_here": len(here),
         "wrong_here": sum(mention.kind not in there for mention in here),
+        "mentions_first": len(first),
+        "wrong_first": sum(mention.kind not in there for mention in first),
         "named": len({mention.kind for mention in shown} & there),
         "there": len(there),
     }

@@ -6,6 +6,7 @@ Each logged loss is the mean over the steps since the row before it. All figures
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,8 +33,6 @@ class Jump(NamedTuple):
 
     ``size``: mean loss of the first ``window`` points of the next epoch minus that of the last ones of this epoch.
     ``typical``, ``typical_sd``: mean and standard deviation of the same difference at ``positions`` inside epochs.
-    ``share``: the share of these positions with a difference at least as large.
-    ``drift``: mean loss of the last ``window`` points of the next epoch minus that of its first ones.
     """
 
     epoch: int
@@ -41,9 +40,18 @@ class Jump(NamedTuple):
     typical: float
     typical_sd: float
     positions: int
-    share: float
     window: int
-    drift: float
+
+    def expected(self, confidence: float) -> tuple[float, float]:
+        """Student's prediction interval of the change at one more position inside epochs.
+
+        Neighbouring positions share points, so that only every ``window``-th one counts as an observation of its own.
+        """
+        from scipy.stats import t  # loads for a second
+
+        observations = max(2.0, self.positions / self.window)
+        half = float(t.ppf((1 + confidence) / 2, observations - 1)) * self.typical_sd * math.sqrt(1 + 1 / observations)
+        return self.typical - half, self.typical + half
 
 
 class LossDiagnostics(NamedTuple):
@@ -79,18 +87,14 @@ def jumps(rows: Sequence[LossRow]) -> list[Jump]:
         return []
     found = []
     for epoch, (before, after) in enumerate(itertools.pairwise(losses), start=1):
-        begins, ends = after[:window].mean(), after[-window:].mean()
-        size = begins - before[-window:].mean()
         found.append(
             Jump(
                 epoch=epoch,
-                size=float(size),
+                size=float(after[:window].mean() - before[-window:].mean()),
                 typical=float(np.mean(inside)),
                 typical_sd=float(np.std(inside, ddof=1)),
                 positions=len(inside),
-                share=float(np.mean(np.array(inside) >= size)),
                 window=window,
-                drift=float(ends - begins),
             )
         )
     return found
