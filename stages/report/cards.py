@@ -164,10 +164,6 @@ def sentence_cards(run: Run) -> list[LineCard]:
     charts = (
         ("chair_i", "CHAIR-i up to this sentence", "Of all objects mentioned so far, the share that is absent."),
         ("chair_i_here", "CHAIR-i of this sentence", "Of what this sentence alone mentions, in texts that reach it."),
-            "chair_i_here",
-            "CHAIR-i of this sentence",
-            "Of the objects mentioned in this sentence alone, by the texts that reach it.",
-        ),
         ("recall", "Recall up to this sentence", "Of the kinds in the picture, the share named so far."),
     )
     return [_line_card(run, "sentence", key, title, "sentence", reading) for key, title, reading in charts]

@@ -14,8 +14,8 @@ import yaml
 
 from stages.report.page import render_page
 from stages.report.run.load_run import load_run
-from stages.report.run.records import Answer
-from stages.report.scene_views import segments, split_title
+from stages.report.run.records import DESCRIBING_TASKS, Answer
+from stages.report.scene_views import scene_view, segments, split_title
 from stages.report.templating import short_number
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -246,6 +246,21 @@ def test_photographs_of_known_content_are_compared(inputs):
     assert "90.0 characters with the curriculum" in html
     assert ("right", "小狗") in Texts(html).marks
     assert '○ missed</b> <span lang="zh-CN">沙滩</span>' in html
+
+
+def test_a_photograph_is_judged_by_all_of_its_texts(inputs):
+    """Here only the description names a thing; the caption, the last text, names none."""
+    dog = {"kind": "狗", "word": "小狗", "start": 2, "end": 4, "supported": True}
+    named = inputs.answer("一只小狗。", (dog,), ())
+    for name in NAMES:
+        inputs.write_answers(name, {"小狗-dog": named, "cat": inputs.answer("一只猫。")})
+    run = load_run(inputs.params, inputs.root)
+    picture = next(picture for picture in run.pictures if picture.id == "小狗-dog")._replace(scene=None)
+    caption = DESCRIBING_TASKS[-1]
+    for checkpoint in run.checkpoints.values():
+        silent = checkpoint.answers[picture.id, caption].model_copy(update={"mentions": (), "missed": ()})
+        checkpoint.answers[picture.id, caption] = silent
+    assert scene_view(run, picture).measured
 
 
 # Small things
