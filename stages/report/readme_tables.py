@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stages.report.recorded_metrics import CHIEF, METRICS, Language, RecordedMetric, signed
+from stages.report.recorded_metrics import CHIEF, METRICS, Language, RecordedMetric
 from stages.report.recorded_runs import (
     CONTROL,
     CURRICULUM,
@@ -20,6 +20,7 @@ from stages.report.recorded_runs import (
     over_seeds,
     seeds,
 )
+from stages.report.run.metric_specs import signed
 
 DASH = "–"
 _TWO_ALTERNATIVE = {
@@ -257,7 +258,7 @@ def metrics_diff(sources: Sources, _: Language) -> str:
     file = f"metrics/{CURRICULUM}.json"
     rows = [["Path", "Metric", "HEAD", "workspace", "Change"]]
     if LONGER in sources.runs:
-        for metric, change in sources.runs[LONGER].metrics_diff.get(file, {}).items():
+        for metric, change in sorted(sources.runs[LONGER].metrics_diff.get(file, {}).items()):
             rows.append([file, metric, *(_number(change.get(key)) for key in ("old", "new", "diff"))])
     else:
         for metric, value in sorted(sources.listed.get(f"{CURRICULUM}.json", {}).items()):

@@ -9,9 +9,6 @@ RESULTS = Path("benchmarks/results")
 Language = Literal["en", "zh"]
 
 
-MINUS = "−"
-
-
 class RecordedMetric(NamedTuple):
     """``scale`` turns the recorded value into the one shown: 100 for shares, shown in percent."""
 
@@ -54,9 +51,3 @@ CHIEF = (
     "two_alternative",
     "length",
 )
-
-
-def signed(value: float, decimals: int) -> str:
-    """+0.5, −0.5, and 0.0 for what rounds to it."""
-    text = f"{value:+,.{decimals}f}"
-    return text[1:] if not float(text.replace(",", "")) else text.replace("-", MINUS)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from stages.common.core.provenance import provenance, write_provenance
+from stages.common.core.provenance import cpu_name, provenance, write_provenance
 
 
 def test_keys_and_values(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_keys_and_values(tmp_path: Path) -> None:
 
 
 def test_the_gpu_is_the_processor_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert provenance("fp32", False, 1)["processor"]
+    assert provenance("fp32", False, 1)["processor"] == cpu_name()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
     assert provenance("fp32", False, 1)["processor"] == "NVIDIA H100"

@@ -248,11 +248,13 @@ def test_what_dvc_prints_of_a_run_with_longer_texts(tmp_path: Path) -> None:
     (tmp_path / "metrics/sft-long.json").write_text('{"chair_i": 0.1}', encoding="utf-8")
     row = table(tmp_path, "metrics-diff").splitlines()[1]
     assert row.split() == ["metrics/sft-long.json", "chair_i", "0.1", "...", "..."]
-    diff = {"metrics/sft-long.json": {"chair_i": {"old": 0.1, "new": 0.112, "diff": 0.012}}}
+    changes = {name: {"old": 0.1, "new": 0.112, "diff": 0.012} for name in ("pope", "chair_i")}
+    diff = {"metrics/sft-long.json": changes}
     write_run(tmp_path, "max-len-256", 1, {"pretrain": 0.2}, metrics_diff=diff)
     assert table(tmp_path, "metrics-diff") == (
         "    Path                   Metric    HEAD    workspace    Change\n"
-        "    metrics/sft-long.json  chair_i   0.1     0.112        0.012"
+        "    metrics/sft-long.json  chair_i   0.1     0.112        0.012\n"
+        "    metrics/sft-long.json  pope      0.1     0.112        0.012"
     )
 
 

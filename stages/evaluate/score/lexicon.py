@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from stages.common.core.errors import InputError
 from stages.evaluate.score.clauses import (
@@ -25,7 +25,7 @@ from stages.evaluate.score.clauses import (
     stated_counts,
 )
 from stages.evaluate.score.mentions import CLAUSE, any_of
-from stages.evaluate.score.yaml_files import read_checked
+from stages.evaluate.score.yaml_files import Strict, read_checked
 
 LEXICON = Path("data/eval/lexicon.yaml")
 
@@ -46,17 +46,13 @@ class Thing:
     count: int | None
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Concept(_Strict):
+class _Concept(Strict):
     words: tuple[str, ...] = ()
     kinds_of: tuple[str, ...] = Field((), alias="is")
     gender: Gender | None = None
 
 
-class _File(_Strict):
+class _File(Strict):
     concepts: dict[str, dict[str, _Concept]]
     lookalikes: tuple[str, ...]
     colours: dict[str, tuple[str, ...]]

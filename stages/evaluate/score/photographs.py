@@ -12,24 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from stages.common.core.errors import InputError
 from stages.evaluate.score.bootstrap import Metric, ratio
 from stages.evaluate.score.lexicon import CLOTHES, PERSON, Gender, Lexicon, Thing
 from stages.evaluate.score.texts import repetition
-from stages.evaluate.score.yaml_files import read_checked
+from stages.evaluate.score.yaml_files import Strict, read_checked
 
 MANIFEST = Path("data/eval/photographs.yaml")
 ASPECTS = ("gender", "colour", "count")  # of the main subject
 Judgement = Literal["right", "wrong", "not stated"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Subject(_Strict):
+class Subject(Strict):
     """The main subject. ``gender`` and ``count`` are None if the picture leaves them open."""
 
     concept: str
@@ -38,7 +32,7 @@ class Subject(_Strict):
     count: int | None
 
 
-class Photograph(_Strict):
+class Photograph(Strict):
     there: tuple[str, ...]
     allowed: tuple[str, ...]
     subject: Subject

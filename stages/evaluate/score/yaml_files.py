@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from stages.common.core.errors import InputError
 
 T = TypeVar("T")
+
+
+class Strict(BaseModel):
+    """An entry in such a file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class _UniqueKeys(yaml.SafeLoader):

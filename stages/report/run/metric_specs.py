@@ -40,8 +40,8 @@ class Metric(NamedTuple):
 
 def signed(value: float, decimals: int) -> str:
     """+0.5, −0.5, and 0.0 for a value that rounds to zero."""
-    text = f"{value:+.{decimals}f}"
-    return text[1:] if not float(text) else text.replace("-", MINUS)
+    text = f"{value:+,.{decimals}f}"
+    return text[1:] if not float(text.replace(",", "")) else text.replace("-", MINUS)
 
 
 TEXT_METRICS = (
