@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -186,3 +188,29 @@ def test_a_text_beyond_the_decoder_s_positions_is_cut_off(answerer: Answerer) ->
     long = reference(answerer, 0, "a dog. " * 200)
     (row,) = text_losses(answerer, [long], [None], FEATURES, MeanPicture(np.zeros((4, 8), np.float32)), "x")
     assert 0 < len(row.own) == len(row.ends) and row.ends[-1] < len(row.text)
+
+
+class Pixels:
+    key = "pixel_values"
+
+    def __getitem__(self, numbers: Sequence[int]) -> np.ndarray:
+        return np.stack([np.full((3, 16, 16), number / 6, np.float32) for number in numbers] or [PIXELS])[
+            : len(numbers)
+        ]
+
+
+PIXELS = np.zeros((3, 16, 16), np.float32)
+
+
+def test_losses_with_pixels_in_place_of_cached_features(looking: Answerer) -> None:
+    """Texts with a picture, a blind one and none, in one pack."""
+    with torch.inference_mode():
+        features = looking.model.patch_features(torch.from_numpy(Pixels()[range(6)])).numpy()
+    blind = MeanPicture(features.mean(0))
+    references = [reference(looking, 1, "a dog"), reference(looking, 2, "a cat", question="what?")]
+    pixels = text_losses(looking, references, [None, None], Pixels(), blind, "x")
+    cached = text_losses(looking, references, [None, None], CachedFeatures(features), blind, "x")
+    for one, other in zip(pixels, cached, strict=True):
+        assert one.own == pytest.approx(other.own, abs=1e-4) and one.blind == pytest.approx(other.blind, abs=1e-4)
+    (answer,) = looking.answer(QUESTIONS[4:5], Pixels(), 3, "x")
+    assert isinstance(answer, str)

@@ -56,8 +56,11 @@ class PatchFeatures:
     @torch.inference_mode()
     def _of_pictures(self, numbers: np.ndarray) -> np.ndarray:
         found = self._pictures[numbers].astype(np.float32)
-        if self._pictures.key == self.key or not len(found):
+        if self._pictures.key == self.key:
             return found
+        if not len(found):
+            vision = self._model.config.vision_config
+            return np.zeros((0, (vision.image_size // vision.patch_size) ** 2, vision.hidden_size), np.float32)
         return self._model.patch_features(torch.from_numpy(found).to(self._model.device)).cpu().numpy()
 
 
