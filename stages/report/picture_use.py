@@ -28,28 +28,28 @@ _MEASURES = (
     _Measure(
         ("two_alternative",),
         "two-alternative accuracy",
-        "accuracy, %",
+        "two-alternative accuracy, %",
         "Two-alternative accuracy: of the first mentions of kinds that are in the own picture and not in the other, "
         "the share that has the lower loss with the own picture; chance is 50 %. ",
     ),
     _Measure(
         ("swap_gap_object", "swap_gap"),
         "the image-swap gap",
-        "gap, nats",
+        "image-swap gap, nats",
         "Image-swap gap: loss of the reference text with another picture, of the same background in the built-in "
         "world, minus the loss with its own. ",
     ),
     _Measure(
         ("blind_gap_object", "blind_gap"),
         "the blind gap",
-        "gap, nats",
+        "blind gap, nats",
         "Blind gap: the same with the mean features of the training pictures instead of another picture. "
         "A gap in nats also grows with the confidence of the model, so that accuracy comes first. ",
     ),
     _Measure(
         ("probe_auc",),
         "the probe of the hidden state",
-        "ROC AUC",
+        "probe, ROC AUC",
         "Probe: which objects are present, predicted by a linear probe from the decoder's hidden state at the last "
         "position of the prompt, mean over the layers; 0.5 is chance.",
     ),

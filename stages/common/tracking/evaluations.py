@@ -25,8 +25,6 @@ def log_evaluation(
 ) -> None:
     """A run for the checkpoint ``name``, with its metrics as summary and ``rows``, answers about ``pictures``, as a
     table. ``pictures``: encoded images by the rows' id."""
-    if params.wandb.mode == "disabled":
-        return
     with start_run(evaluation_name(name), "evaluate", params, {"checkpoint": name, **facts}) as run:
         if rows:
             run.log_table("eval/answers", lambda: _table(name, rows, pictures))
