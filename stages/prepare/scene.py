@@ -9,20 +9,27 @@ the cost per scene is constant.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from stages.common.config.data import DataParams
 from stages.common.core.errors import InputError
-from stages.common.world.scene import Group, Relation, Scene, held_out_pairs
-from stages.common.world.vocabulary import BACKGROUNDS, COLOURS, KINDS
+from stages.common.world.scene import Box, Group, Relation, Scene, held_out_pairs
+from stages.common.world.vocabulary import BACKGROUNDS, KINDS, NEAR_SIZE, PAINTS, kind_weights
 
 SPLITS = ("train", "validation", "test")
 _SHARE_OF_HASHES = {"train": (0, 80), "validation": (80, 90), "test": (90, 100)}
-_MAX_OBJECTS = 6
-_LAYER_ROWS = {"sky": (0, 1), "ground": (1, 2)}  # of the 3 x 3 grid
+_MAX_NEAR, _MAX_FAR = 5, 8  # objects in a scene
+_NEAR_ROWS = {"sky": (0, 1), "ground": (1, 2), "water": (1, 2), "table": (1, 2)}  # of the 3 x 3 grid
+# Of the picture's height: where the lower edges of far objects are.
+_FAR_HEIGHTS = {"sky": (0.12, 0.45), "ground": (0.5, 0.98), "water": (0.5, 0.98), "table": (0.5, 0.98)}
+_GAP = 0.01  # smallest distance of a far object to others, as a fraction of the picture's side
 _MAX_DRAWS = 10_000
+_MAX_PLACES = 40  # places tried for a far group
 
 Cell = tuple[int, int]  # row, column
 
@@ -46,7 +53,7 @@ def sample_scene(params: DataParams, seed: int, split: str, index: int, taken: f
 
 def signature(scene: Scene) -> str:
     """What is where, without the random offsets: scenes with the same signature show the same objects."""
-    groups = sorted((g.kind, g.colour, g.count, g.row, g.column) for g in scene.groups)
+    groups = sorted((g.kind, g.colour or "", g.count, g.row, g.column, g.near) for g in scene.groups)
     return repr((scene.background, groups))
 
 
@@ -60,48 +67,143 @@ def _belongs(scene: Scene, split: str, held_out: frozenset[tuple[str, str]]) -> 
 
 
 @lru_cache(maxsize=64)
-def _kind_weights(background: str, home_weight: float) -> tuple[float, ...]:
-    return tuple(kind.frequency * (home_weight if background in kind.homes else 1.0) for kind in KINDS.values())
+def _weights_at(background: str, kinds: int, exponent: float, home_weight: float) -> dict[str, float]:
+    return {
+        name: weight * (home_weight if background in KINDS[name].homes else 1.0)
+        for name, weight in kind_weights(kinds, exponent).items()
+    }
+
+
+def _draw_kinds(weights: dict[str, float], number: int, rng: random.Random) -> list[str]:
+    """``number`` distinct kinds, or all that there are."""
+    left = dict(weights)
+    kinds: list[str] = []
+    while left and len(kinds) < number:
+        kinds += rng.choices(list(left), list(left.values()))
+        del left[kinds[-1]]
+    return kinds
 
 
 def _draw(params: DataParams, rng: random.Random, scene_id: str) -> Scene | None:
-    """One random scene; None if the chosen objects do not fit on the grid."""
+    """One random scene; None if the chosen objects do not fit."""
     background = rng.choice(list(BACKGROUNDS))
-    group_count = rng.choices(range(1, len(params.group_weights) + 1), params.group_weights)[0]
-    names = list(KINDS)
-    weights = _kind_weights(background, params.home_weight)
-    kinds: list[str] = []
-    while len(kinds) < group_count:
-        kind = rng.choices(names, weights)[0]
-        if kind not in kinds:
-            kinds.append(kind)
+    weights = _weights_at(background, params.kinds, params.zipf_exponent, params.home_weight)
+    near_kinds = _draw_kinds(
+        {name: weight for name, weight in weights.items() if KINDS[name].size >= NEAR_SIZE},
+        rng.choices(range(1, len(params.near_weights) + 1), params.near_weights)[0],
+        rng,
+    )
+    found = _draw_near(params, near_kinds, rng)
+    if found is None:
+        return None
+    near, related = found
+    far_kinds = _draw_kinds(
+        {name: weight for name, weight in weights.items() if name not in near_kinds},
+        rng.choices(range(len(params.far_weights)), params.far_weights)[0],
+        rng,
+    )
+    far = _draw_far(params, far_kinds, [box for group in near for box in group.boxes], rng)
+    if far is None:
+        return None
+    near.sort(key=_reading_order)
+    far.sort(key=_reading_order)
+    return Scene(scene_id, background, (*near, *far), relations_of(near, related))
 
+
+def _reading_order(group: Group) -> tuple[int, int]:
+    return group.row, group.column
+
+
+def _draw_near(
+    params: DataParams, kinds: list[str], rng: random.Random
+) -> tuple[list[Group], tuple[str, Relation, str] | None] | None:
+    """Groups in cells of the grid, and the pair of which one is on or under the other."""
     free: set[Cell] = {(row, column) for row in range(3) for column in range(3)}
-    placed: list[tuple[str, list[Cell]]] = []
+    placed: dict[str, list[Cell]] = {}
     related: tuple[str, Relation, str] | None = None
-    if group_count >= 2 and rng.random() < params.relation_probability:
+    if len(kinds) >= 2 and rng.random() < params.relation_probability:
         stack = _stack(kinds[0], kinds[1], rng)
         if stack is not None:
             related, cells = stack
-            for kind, cell in cells:
-                placed.append((kind, [cell]))
-                free.discard(cell)
+            placed = {kind: [cell] for kind, cell in cells}
+            free.difference_update(cell for _, cell in cells)
     for kind in kinds:
-        if any(kind == done for done, _ in placed):
+        if kind in placed:
             continue
-        budget = _MAX_OBJECTS - sum(len(cells) for _, cells in placed) - (len(kinds) - len(placed) - 1)
+        budget = _MAX_NEAR - sum(map(len, placed.values())) - (len(kinds) - len(placed) - 1)
         count = rng.choices((1, 2, 3), params.count_weights)[0] if budget >= 3 else 1
-        cells = _row_of_cells(KINDS[kind].layer, count, free, rng)
+        cells = _row_of_cells(KINDS[kind].place, count, free, rng)
         if cells is None:
             return None
-        placed.append((kind, cells))
+        placed[kind] = cells
         free.difference_update(cells)
-
-    groups = [_group(kind, cells, rng) for kind, cells in placed]
+    sides = _sides(kinds, params.near_sizes, rng)
+    groups = [
+        Group(kind, _colour(kind, rng), **group_boxes(cells, sides[kind], rng), near=True)
+        for kind, cells in placed.items()
+    ]
     if related is not None:
         groups = _lower_onto_support(groups, related)
-    groups.sort(key=lambda group: (group.row, group.column))
-    return Scene(scene_id, background, tuple(groups), relations_of(groups, related))
+    return groups, related
+
+
+def _draw_far(params: DataParams, kinds: list[str], taken: list[Box], rng: random.Random) -> list[Group] | None:
+    """Small objects side by side, at places that no other object covers (``taken``)."""
+    taken = list(taken)
+    sides = _sides(kinds, params.far_sizes, rng)
+    groups: list[Group] = []
+    budget = _MAX_FAR
+    for number, kind in enumerate(kinds):
+        available = budget - (len(kinds) - number - 1)
+        count = min(rng.choices((1, 2, 3), params.count_weights)[0], available)
+        boxes = _free_row(KINDS[kind].place, count, sides[kind], taken, rng)
+        if boxes is None:
+            return None
+        taken += boxes
+        budget -= count
+        x, y = (boxes[0][0] + boxes[-1][2]) / 2, (boxes[0][1] + boxes[0][3]) / 2
+        groups.append(Group(kind, _colour(kind, rng), count, int(y * 3), int(x * 3), tuple(boxes), near=False))
+    return groups
+
+
+def _free_row(place: str, count: int, side: float, taken: list[Box], rng: random.Random) -> list[Box] | None:
+    """Boxes of ``count`` objects side by side; None if no free place was found."""
+    low, high = _FAR_HEIGHTS[place]
+    step = side + _GAP
+    for _ in range(_MAX_PLACES):
+        x, bottom = rng.uniform(0, 1 - count * step), rng.uniform(max(low, side), high)
+        boxes = [
+            (round(x + k * step, 4), round(bottom - side, 4), round(x + k * step + side, 4), round(bottom, 4))
+            for k in range(count)
+        ]
+        if not any(_overlap(box, other) for box in boxes for other in taken):
+            return boxes
+    return None
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return (
+        one[0] < other[2] + _GAP
+        and other[0] < one[2] + _GAP
+        and one[1] < other[3] + _GAP
+        and other[1] < one[3] + _GAP
+    )
+
+
+def _colour(kind: str, rng: random.Random) -> str | None:
+    return rng.choice(PAINTS) if KINDS[kind].recolour else KINDS[kind].colour
+
+
+def _sides(kinds: Sequence[str], bounds: Sequence[float], rng: random.Random) -> dict[str, float]:
+    """The side of each kind's box, within ``bounds``: larger for what is larger than the other things in reality."""
+    low, high = bounds
+    logs = {kind: math.log(KINDS[kind].size) for kind in kinds}
+    mean = sum(logs.values()) / max(len(logs), 1)
+    sides = {}
+    for kind, log in logs.items():
+        position = min(max(0.5 + 0.12 * (log - mean) + rng.uniform(-0.3, 0.3), 0.0), 1.0)
+        sides[kind] = low + (high - low) * position
+    return sides
 
 
 def _stack(
@@ -110,27 +212,22 @@ def _stack(
     """The relation and the cells of two kinds one above the other; None if neither can support or shelter the other."""
     upper_row, column = 1, rng.randrange(3)
     for low, high in ((first, second), (second, first)):
-        if KINDS[low].support:
+        if KINDS[low].support and KINDS[low].place != "sky":
             return (high, "on", low), [(high, (upper_row, column)), (low, (upper_row + 1, column))]
-        if KINDS[high].shelter and KINDS[low].layer == "ground":
+        if KINDS[high].shelter and KINDS[low].place != "sky":
             return (low, "under", high), [(high, (upper_row, column)), (low, (upper_row + 1, column))]
     return None
 
 
-def _row_of_cells(layer: str, count: int, free: set[Cell], rng: random.Random) -> list[Cell] | None:
-    """``count`` free cells side by side in a row of the layer; None if there are none."""
+def _row_of_cells(place: str, count: int, free: set[Cell], rng: random.Random) -> list[Cell] | None:
+    """``count`` free cells side by side in a row that fits ``place``; None if there are none."""
     runs = [
         [(row, column + step) for step in range(count)]
-        for row in _LAYER_ROWS[layer]
+        for row in _NEAR_ROWS[place]
         for column in range(4 - count)
         if all((row, column + step) in free for step in range(count))
     ]
     return rng.choice(runs) if runs else None
-
-
-def _group(kind: str, cells: list[Cell], rng: random.Random) -> Group:
-    colour = rng.choice(list(COLOURS))
-    return Group(kind, colour, **group_boxes(cells, rng.uniform(0.3, 0.36), rng))
 
 
 def group_boxes(cells: list[Cell], side: float, rng: random.Random | None = None) -> dict[str, Any]:
@@ -161,9 +258,7 @@ def _lower_onto_support(groups: list[Group], related: tuple[str, Relation, str])
         if group.kind == subject:
             x0, y0, x1, y1 = group.boxes[0]
             lift = top - y1
-            group = Group(
-                group.kind, group.colour, 1, group.row, group.column, ((x0, round(y0 + lift, 4), x1, round(top, 4)),)
-            )
+            group = replace(group, boxes=((x0, round(y0 + lift, 4), x1, round(top, 4)),))
         moved.append(group)
     return moved
 

@@ -22,13 +22,14 @@ from stages.common.config.params import Params
 from stages.common.core.errors import InputError
 from stages.common.data.shards import write_shard
 from stages.common.world.scene import Group, Scene
-from stages.common.world.vocabulary import BACKGROUNDS, COLOURS, KINDS
+from stages.common.world.vocabulary import BACKGROUNDS, KINDS, PAINTS
 from stages.prepare.drawing.compose import compose
 from stages.prepare.processes import end_with_parent
 from stages.prepare.scene import SPLITS, group_boxes, relations_of, sample_scene, signature
-from stages.prepare.wording import texts_of
+from stages.prepare.wording import Prior, texts_of
 
 FIXED_SCENES = Path("data/eval/scenes.yaml")
+_NEAR_SIDE = 0.2  # side of a hand-written object from which on it is near
 
 
 class Shard(NamedTuple):
@@ -63,7 +64,7 @@ def write_world(params: Params, folder: Path) -> dict[str, int]:
         except BaseException:
             pool.shutdown(cancel_futures=True)  # otherwise the error would be raised only after all other shards
             raise
-    write_shard(folder / "fixed-00000.parquet", (_row(scene, params.data, params.seed) for scene in fixed))
+    write_shard(folder / "fixed-00000.parquet", (_row(scene, "fixed", params.data, params.seed) for scene in fixed))
     counts = {split: getattr(params.data, f"{split}_scenes") for split in SPLITS}
     return counts | {"fixed": len(fixed)}
 
@@ -77,12 +78,15 @@ def plan_shards(data: DataParams) -> Iterator[Shard]:
 
 def _write_shard(data: DataParams, seed: int, taken: frozenset[str], shard: Shard, folder: Path) -> None:
     scenes = (sample_scene(data, seed, shard.split, index, taken) for index in range(shard.start, shard.stop))
-    write_shard(folder / shard.name, (_row(scene, data, seed) for scene in scenes))
+    write_shard(folder / shard.name, (_row(scene, shard.split, data, seed) for scene in scenes))
 
 
-def _row(scene: Scene, data: DataParams, seed: int) -> dict[str, Any]:
+def _row(scene: Scene, split: str, data: DataParams, seed: int) -> dict[str, Any]:
     picture = compose(scene, data.image_size, random.Random(f"{seed}/{scene.id}/picture"))
-    texts = texts_of(scene, random.Random(f"{seed}/{scene.id}/texts"))
+    # Test and validation texts are true.
+    unsupported = data.unsupported if split == "train" else 0.0
+    prior = Prior(data.kinds, data.zipf_exponent, unsupported)
+    texts = texts_of(scene, prior, random.Random(f"{seed}/{scene.id}/texts"))
     return {
         "id": scene.id,
         "images": [{"bytes": _png(picture), "path": f"{scene.id}.png"}],
@@ -100,7 +104,7 @@ def _png(picture: Image.Image) -> bytes:
 class _FixedGroup(BaseModel):
     model_config = ConfigDict(extra="forbid")
     kind: str
-    colour: str
+    colour: str | None = None
     cells: list[tuple[Literal[0, 1, 2], Literal[0, 1, 2]]] = Field(min_length=1, max_length=3)
     side: float = Field(gt=0, le=1)
 
@@ -117,8 +121,11 @@ class _FixedScene(BaseModel):
             raise ValueError(f"unknown background '{self.background}'; choose one of {', '.join(BACKGROUNDS)}")
         kinds = [group.kind for group in self.groups]
         for group in self.groups:
-            if group.kind not in KINDS or group.colour not in COLOURS:
-                raise ValueError(f"the world has no {group.colour} {group.kind}")
+            if group.kind not in KINDS:
+                raise ValueError(f"the world has no {group.kind}")
+            kind = KINDS[group.kind]
+            if group.colour not in (PAINTS if kind.recolour else (kind.colour,)):
+                raise ValueError(f"a {group.kind} cannot be {group.colour or 'without a colour'}")
             if kinds.count(group.kind) > 1:
                 raise ValueError(f"two groups of {group.kind}; give one group all the cells")
             if len({row for row, _ in group.cells}) > 1:
@@ -150,8 +157,9 @@ def fixed_scenes(path: Path) -> list[Scene]:
     scenes = []
     for name, entry in entries.items():
         groups = [
-            Group(group.kind, group.colour, **group_boxes(list(group.cells), group.side)) for group in entry.groups
+            Group(group.kind, group.colour, **group_boxes(list(group.cells), group.side), near=group.side >= _NEAR_SIDE)
+            for group in entry.groups
         ]
-        groups.sort(key=lambda group: (group.row, group.column))
+        groups.sort(key=lambda group: (not group.near, group.row, group.column))
         scenes.append(Scene(name, entry.background, tuple(groups), relations_of(groups, entry.relation)))
     return scenes

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from stages.common.config.base import Odds, Positive, Rate, Section, Share
+from stages.common.config.base import Odds, Positive, Rate, Section, Share, Weight
+
+
+def _ascending(sizes: list[float]) -> list[float]:
+    if sizes[0] > sizes[1]:
+        raise ValueError("the first size is larger than the second; give the smallest and then the largest")
+    return sizes
+
+
+Sizes = Annotated[
+    list[Annotated[float, Field(gt=0.0, le=0.36)]], Field(min_length=2, max_length=2), AfterValidator(_ascending)
+]
 
 
 class DataParams(Section):
@@ -21,8 +32,14 @@ class DataParams(Section):
     validation_scenes: Positive
     test_scenes: Positive
     shard_scenes: Positive
-    group_weights: Odds = Field(min_length=1, max_length=5)
+    kinds: Annotated[int, Field(ge=20)]
+    zipf_exponent: Weight
+    near_weights: Odds = Field(min_length=1, max_length=4)
+    far_weights: Odds = Field(min_length=1, max_length=5)
+    near_sizes: Sizes
+    far_sizes: Sizes
     count_weights: Odds = Field(min_length=3, max_length=3)
     relation_probability: Share
     home_weight: Rate
+    unsupported: Share
     held_out_colours: Annotated[int, Field(ge=0, le=4)]

@@ -29,6 +29,7 @@ _TEXT = pa.struct(
         ("answer", pa.list_(pa.string())),
         ("kind", pa.string()),
         ("expected", pa.string()),
+        ("claims", pa.list_(pa.list_(pa.string()))),  # of each sentence; none in texts from files
     ]
 )
 # With this metadata `datasets` decodes the column as images.
@@ -46,7 +47,8 @@ SCHEMA = pa.schema(
 
 _NAME = "images.list.element.path"
 _TEXT_COLUMNS = [
-    f"texts.list.element.{name}" for name in ("task", "question", "answer.list.element", "kind", "expected")
+    f"texts.list.element.{name}"
+    for name in ("task", "question", "answer.list.element", "kind", "expected", "claims.list.element.list.element")
 ]
 
 

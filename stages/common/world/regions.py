@@ -45,7 +45,9 @@ def regions_of(scene: Scene, grid: int) -> list[Region]:
             weights = box_weights(box, grid)
             covered += weights
             cell = (group.row, min(2, int((box[0] + box[2]) * 1.5)))
-            phrases = {"name": group.kind, "colour": group.colour, "position": cell}
+            phrases = {"name": group.kind, "position": cell}
+            if group.colour is not None:
+                phrases["colour"] = group.colour
             found.append(Region(phrases, weights / weights.sum()))
     free = (covered < _MAX_COVERAGE).astype(np.float32)
     if free.sum() > 0:

@@ -8,26 +8,33 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Literal
 
-from stages.common.world.vocabulary import COLOURS, KINDS
+from stages.common.world.vocabulary import KINDS, PAINTS
 
 Relation = Literal["on", "under", "beside"]
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Group:
-    """``count`` objects of one kind and colour; ``boxes`` are x0, y0, x1, y1 as fractions of the image side."""
+    """``count`` objects of one kind and colour; ``boxes`` are x0, y0, x1, y1 as fractions of the image side.
+
+    ``colour`` is None for a kind that has no single one. ``row`` and ``column``: the cell of a 3 x 3 grid. ``near``:
+    drawn large, and named in captions; the others are far, drawn small, and named in descriptions only.
+    """
 
     kind: str
-    colour: str
+    colour: str | None
     count: int
     row: int
     column: int
-    boxes: tuple[tuple[float, float, float, float], ...]
+    boxes: tuple[Box, ...]
+    near: bool = True
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Ground truth of one picture. ``relations`` holds (subject, relation, object), indices into ``groups``."""
+    """Ground truth of one picture. ``groups``: near ones, then far ones, each in reading order (top row first, left to
+    right). ``relations`` holds (subject, relation, object), indices into ``groups``."""
 
     id: str
     background: str
@@ -37,6 +44,24 @@ class Scene:
     @property
     def kinds(self) -> frozenset[str]:
         return frozenset(group.kind for group in self.groups)
+
+    @property
+    def near(self) -> tuple[Group, ...]:
+        return tuple(group for group in self.groups if group.near)
+
+    @property
+    def far(self) -> tuple[Group, ...]:
+        return tuple(group for group in self.groups if not group.near)
+
+    @property
+    def between(self) -> list[tuple[Group, Group, Group]]:
+        """Every (far group, near group to its left, near group to its right)."""
+        found = []
+        for group in self.far:
+            left = [near for near in self.near if _extent(near)[1] <= _extent(group)[0]]
+            right = [near for near in self.near if _extent(near)[0] >= _extent(group)[1]]
+            found += [(group, one, other) for one in left for other in right]
+        return found
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
@@ -50,8 +75,15 @@ class Scene:
         return cls(raw["id"], raw["background"], groups, tuple(tuple(r) for r in raw["relations"]))
 
 
+def _extent(group: Group) -> tuple[float, float]:
+    """Where a group begins and ends, from the left of the picture."""
+    return min(box[0] for box in group.boxes), max(box[2] for box in group.boxes)
+
+
 @lru_cache(maxsize=8)
 def held_out_pairs(seed: int, pairs_per_kind: int) -> frozenset[tuple[str, str]]:
-    """Combinations (kind, colour) that only the test split contains: ``pairs_per_kind`` colours of each kind."""
+    """Combinations (kind, colour) that only the test split contains: ``pairs_per_kind`` colours of each kind that can
+    have any."""
     rng = random.Random(f"{seed}/held-out")
-    return frozenset((kind, colour) for kind in KINDS for colour in rng.sample(sorted(COLOURS), pairs_per_kind))
+    painted = [name for name, kind in KINDS.items() if kind.recolour]
+    return frozenset((kind, colour) for kind in painted for colour in rng.sample(sorted(PAINTS), pairs_per_kind))

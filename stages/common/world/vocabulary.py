@@ -1,150 +1,66 @@
 """The built-in world's vocabulary: what a picture can show (kinds, colours, backgrounds), and the Chinese words for it.
 
-Texts are written (``stages/prepare``) and scored (``stages/evaluate/score``) with the same vocabulary.
+Texts are written (``stages/prepare``) and scored (``stages/evaluate/score``) with the same vocabulary. The kinds of
+object are in ``data/world/kinds.yaml``.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
 
-Layer = Literal["sky", "ground"]
-Parent = Literal["animal", "person", "vehicle", "object", "building", "plant", "phenomenon"]
+from pydantic import Field
+
+from stages.common.core.errors import InputError
+from stages.common.core.yaml_files import Strict, read_checked
+
+KINDS_FILE = Path(__file__).parents[3] / "data/world/kinds.yaml"
+NEAR_SIZE = 0.2  # metres; smaller things are drawn small only
+
+Place = Literal["sky", "ground", "water", "table"]
+Parent = Literal["animal", "person", "vehicle", "object", "building", "plant", "food", "phenomenon"]
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(Strict):
     """One kind of object. ``words[0]`` is the most common name, the others are synonyms.
 
     ``parent`` is the class of things that it belongs to: a cat that is called a dog is misnamed, because both are
-    animals; a dog where only a house is left unnamed is hallucinated.
+    animals; a dog where only a house is left unnamed is hallucinated. ``recolour``: the fills of the drawing that take
+    the colour of the object, and shades of it; a kind without them always has its natural ``colour`` (None: several).
     """
 
-    words: tuple[str, ...]
+    emoji: str  # file name of the drawing in OpenMoji, without .svg
+    words: tuple[str, ...] = Field(min_length=1)
     measure: str  # measure word: 只
     parent: Parent
-    layer: Layer
+    place: Place
     homes: tuple[str, ...]  # backgrounds on which this kind is more likely
-    parts: tuple[str, ...]  # clauses that are true of every drawing of this kind
-    clothed: bool = False  # the colour is that of the clothes: 穿红色衣服的老人
-    support: bool = False  # another object may stand on it
-    shelter: bool = False  # another object may be under it
-    frequency: float = 1.0  # relative frequency, to be multiplied by data.home_weight where the background is in homes
+    size: Annotated[float, Field(gt=0)]  # of the real thing, metres
+    recolour: tuple[str, ...]
+    colour: str | None
+    parts: tuple[str, str]  # clauses that are true of the drawing
+    support: bool  # another object may stand on it
+    shelter: bool  # another object may be under it
 
 
-KINDS: dict[str, Kind] = {
-    "dog": Kind(
-        ("小狗", "狗"),
-        "只",
-        "animal",
-        "ground",
-        ("grassland", "seaside"),
-        ("长着一对下垂的耳朵", "尾巴翘得高高的"),
-        frequency=2.0,
-    ),
-    "cat": Kind(("小猫", "猫"), "只", "animal", "ground", ("room", "street"), ("长着一对尖尖的耳朵", "胡须又细又长")),
-    "panda": Kind(
-        ("熊猫", "大熊猫"), "只", "animal", "ground", ("grassland", "valley"), ("眼睛周围有一圈眼斑", "身体圆滚滚的")
-    ),
-    "rabbit": Kind(("兔子", "小兔"), "只", "animal", "ground", ("grassland", "snow"), ("竖着两只长耳朵", "尾巴短短的")),
-    "bird": Kind(
-        ("小鸟", "鸟"), "只", "animal", "sky", ("seaside", "valley"), ("张开了翅膀", "嘴巴尖尖的"), frequency=2.0
-    ),
-    "fish": Kind(("鱼", "小鱼"), "条", "animal", "ground", ("seaside", "valley"), ("尾巴像一把扇子", "眼睛圆圆的")),
-    "butterfly": Kind(
-        ("蝴蝶", "彩蝶"), "只", "animal", "sky", ("grassland", "valley"), ("有两对翅膀", "头上有一对触角")
-    ),
-    "woman": Kind(
-        ("女士", "女子"),
-        "位",
-        "person",
-        "ground",
-        ("seaside", "street"),
-        ("留着长头发", "穿着裙子"),
-        clothed=True,
-        frequency=2.0,
-    ),
-    "elderly": Kind(
-        ("老人", "老爷爷"), "位", "person", "ground", ("room", "street"), ("头发花白", "手里拄着拐杖"), clothed=True
-    ),
-    "dancer": Kind(
-        ("舞者", "舞蹈演员"),
-        "位",
-        "person",
-        "ground",
-        ("stage", "room"),
-        ("抬起了一条腿", "双臂高高举起"),
-        clothed=True,
-    ),
-    "astronaut": Kind(
-        ("宇航员", "航天员"),
-        "名",
-        "person",
-        "ground",
-        ("space", "night"),
-        ("戴着圆圆的头盔", "背着生命保障装置"),
-        clothed=True,
-    ),
-    "car": Kind(
-        ("汽车", "轿车"),
-        "辆",
-        "vehicle",
-        "ground",
-        ("street", "seaside"),
-        ("有两个圆圆的轮子", "车窗亮亮的"),
-        support=True,
-        frequency=2.0,
-    ),
-    "bus": Kind(
-        ("公交车", "巴士"), "辆", "vehicle", "ground", ("street", "night"), ("有一排车窗", "车身又长又高"), support=True
-    ),
-    "bicycle": Kind(
-        ("自行车", "单车"), "辆", "vehicle", "ground", ("street", "grassland"), ("有两个大轮子", "车把弯弯的")
-    ),
-    "boat": Kind(
-        ("帆船", "小船"), "艘", "vehicle", "ground", ("seaside", "valley"), ("挂着三角形的帆", "船底是弧形的")
-    ),
-    "plane": Kind(("飞机", "客机"), "架", "vehicle", "sky", ("space", "night"), ("伸着两只机翼", "机身细长")),
-    "rocket": Kind(("火箭", "运载火箭"), "枚", "vehicle", "sky", ("space", "night"), ("头部尖尖的", "尾部喷着火焰")),
-    "chair": Kind(
-        ("椅子", "座椅"), "把", "object", "ground", ("room", "stage"), ("靠背很直", "有四条腿"), support=True
-    ),
-    "book": Kind(
-        ("图书", "书"), "本", "object", "ground", ("room", "stage"), ("正翻开着", "书页是浅色的"), support=True
-    ),
-    "umbrella": Kind(
-        ("雨伞", "伞"), "把", "object", "ground", ("street", "seaside"), ("伞面撑开了", "伞柄弯弯的"), shelter=True
-    ),
-    "ball": Kind(("皮球", "球"), "个", "object", "ground", ("grassland", "snow"), ("圆圆的", "表面有一道道条纹")),
-    "balloon": Kind(
-        ("气球", "大气球"), "个", "object", "sky", ("stage", "snow"), ("下面系着一根细线", "鼓鼓的"), shelter=True
-    ),
-    "house": Kind(
-        ("房子", "小屋"),
-        "座",
-        "building",
-        "ground",
-        ("snow", "valley"),
-        ("屋顶是三角形的", "有一扇门和一扇窗"),
-        support=True,
-    ),
-    "tree": Kind(
-        ("大树", "树"),
-        "棵",
-        "plant",
-        "ground",
-        ("snow", "night"),
-        ("树冠很茂密", "树干是棕褐色的"),
-        shelter=True,
-        frequency=2.0,
-    ),
-    "flower": Kind(
-        ("鲜花", "花"), "朵", "plant", "ground", ("grassland", "room"), ("有五片花瓣", "茎上长着叶子"), frequency=2.0
-    ),
-    "rainbow": Kind(
-        ("彩虹", "虹"), "道", "phenomenon", "sky", ("valley", "space"), ("弯成一座拱桥的样子", "有好几层弧线")
-    ),
-}
+def load_kinds(path: Path) -> dict[str, Kind]:
+    """The kinds in a file, the most frequent first. Raises InputError that names the kind and what is wrong."""
+    kinds = read_checked(path, dict[str, Kind])
+    named: dict[str, str] = {}
+    for name, kind in kinds.items():
+        if unknown := [home for home in kind.homes if home not in BACKGROUNDS]:
+            raise InputError(f"{path}: {name}: no background is called {unknown[0]}; use {', '.join(BACKGROUNDS)}")
+        if kind.colour is not None and kind.colour not in COLOURS:
+            raise InputError(f"{path}: {name}: no colour is called {kind.colour}; use {', '.join(COLOURS)}")
+        for word in kind.words:
+            if word in named:
+                raise InputError(f"{path}: {word} is a word of {named[word]} and of {name}; keep it in one of them")
+            named[word] = name
+    return kinds
+
 
 # RGB of each colour in drawings, which also use lighter and darker shades of it.
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -156,7 +72,11 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "purple": (145, 65, 190),
     "white": (245, 245, 245),
     "black": (35, 35, 40),
+    "brown": (140, 90, 50),
+    "grey": (150, 152, 158),
+    "pink": (245, 150, 180),
 }
+PAINTS = tuple(COLOURS)[:8]  # colours that a recoloured object can have; the others are natural colours only
 COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "red": ("红色",),
     "orange": ("橙色", "橘色"),
@@ -166,6 +86,9 @@ COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "purple": ("紫色",),
     "white": ("白色",),
     "black": ("黑色",),
+    "brown": ("棕色", "褐色"),
+    "grey": ("灰色",),
+    "pink": ("粉色", "粉红色"),
 }
 
 
@@ -216,9 +139,28 @@ POSITION_WORDS: dict[tuple[int, int], tuple[str, ...]] = {
     (2, 1): ("正下方", "下方"),
     (2, 2): ("右下方", "右下角"),
 }
+FAR_WORDS = ("远处", "远方", "更远的地方")  # one of them precedes the name of a far thing in its clause
 COUNT_WORDS: dict[int, str] = {1: "一", 2: "两", 3: "三"}
 RELATION_WORDS: dict[str, tuple[str, ...]] = {
     "on": ("上面", "上边"),
     "under": ("下面", "底下"),
     "beside": ("旁边", "一旁"),
 }
+
+
+def _load_or_exit() -> dict[str, Kind]:
+    """The world's kinds; modules build tables from them on import, before a stage can report an error."""
+    try:
+        return load_kinds(KINDS_FILE)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+KINDS = _load_or_exit()
+
+
+@lru_cache(maxsize=64)
+def kind_weights(number: int, exponent: float) -> dict[str, float]:
+    """Relative frequencies of the first ``number`` kinds: 1 / rank ** exponent (Zipf)."""
+    return {name: rank**-exponent for rank, name in enumerate(list(KINDS)[:number], start=1)}

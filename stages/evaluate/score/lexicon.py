@@ -25,7 +25,7 @@ from stages.evaluate.score.clauses import (
     stated_counts,
 )
 from stages.evaluate.score.mentions import CLAUSE, any_of
-from stages.evaluate.score.yaml_files import Strict, read_checked
+from stages.common.core.yaml_files import Strict, read_checked
 
 LEXICON = Path("data/eval/lexicon.yaml")
 

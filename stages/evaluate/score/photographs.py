@@ -16,7 +16,7 @@ from stages.common.core.errors import InputError
 from stages.evaluate.score.bootstrap import Metric, ratio
 from stages.evaluate.score.lexicon import CLOTHES, PERSON, Gender, Lexicon, Thing
 from stages.evaluate.score.texts import repetition
-from stages.evaluate.score.yaml_files import Strict, read_checked
+from stages.common.core.yaml_files import Strict, read_checked
 
 MANIFEST = Path("data/eval/photographs.yaml")
 ASPECTS = ("gender", "colour", "count")  # of the main subject
