@@ -215,7 +215,7 @@ def allowed(module: str, target: str) -> bool:
 
 
 def stage_of(module: str) -> str:
-    """tokenizer for stages/tokenizer.py, prepare for stages/prepare/drawing/pen.py."""
+    """tokenizer for stages/tokenizer.py, prepare for stages/prepare/drawing/shapes.py."""
     return module.split("/")[1].removesuffix(".py")
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from stages.prepare.drawing.pen import WHITE, Colour, Point, ellipse, mix, rotate
+from stages.prepare.drawing.shapes import WHITE, Colour, Point, ellipse, mix, rotate
 
 _VARIANTS = 24  # of each background
 

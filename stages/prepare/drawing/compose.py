@@ -1,6 +1,6 @@
 """Draws a scene of the built-in world: the background, then the objects of each group on top of it.
 
-``backgrounds`` and ``objects`` hold one drawing function for each background and kind; ``pen`` the shapes they use.
+``backgrounds`` draws with ``shapes``, ``sprites`` takes OpenMoji's drawings.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from PIL import Image
 
 from stages.common.world.scene import Scene
 from stages.prepare.drawing.backgrounds import draw_background
-from stages.prepare.drawing.objects import draw_object
+from stages.prepare.drawing.sprites import draw_object
 
 _SIZES_PER_SIDE = 48  # object sizes are multiples of 1/48 of the image side, which bounds the number of cached sprites
 
