@@ -183,10 +183,7 @@ def _free_row(place: str, count: int, side: float, taken: list[Box], rng: random
 
 def _overlap(one: Box, other: Box) -> bool:
     return (
-        one[0] < other[2] + _GAP
-        and other[0] < one[2] + _GAP
-        and one[1] < other[3] + _GAP
-        and other[1] < one[3] + _GAP
+        one[0] < other[2] + _GAP and other[0] < one[2] + _GAP and one[1] < other[3] + _GAP and other[1] < one[3] + _GAP
     )
 
 

@@ -171,9 +171,7 @@ def _claims(groups: Iterable[Group], *aspects: str) -> tuple[str, ...]:
 
 
 def _setting(scene: Scene, rng: random.Random) -> str:
-    return rng.choice(("场景在{bg}", "在{bg}", "这里是{bg}")).format(
-        bg=rng.choice(BACKGROUNDS[scene.background].words)
-    )
+    return rng.choice(("场景在{bg}", "在{bg}", "这里是{bg}")).format(bg=rng.choice(BACKGROUNDS[scene.background].words))
 
 
 def _near_introduction(group: Group, names: dict[str, str], rng: random.Random) -> _Sentence:
@@ -297,9 +295,7 @@ def questions(scene: Scene, rng: random.Random) -> list[Text]:
     group = rng.choice(scene.groups)
     kind, name = KINDS[group.kind], rng.choice(KINDS[group.kind].words)
     question = rng.choice(("图中有几{m}{name}？", "画面里有几{m}{name}？")).format(m=kind.measure, name=name)
-    sentence = _Sentence(
-        f"图中有{COUNT_WORDS[group.count]}{kind.measure}{name}。", _claims([group], "object", "count")
-    )
+    sentence = _Sentence(f"图中有{COUNT_WORDS[group.count]}{kind.measure}{name}。", _claims([group], "object", "count"))
     texts.append(_text("count", question, [sentence], group.kind, str(group.count)))
 
     coloured = [group for group in scene.groups if group.colour is not None]

@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from stages.common.core.errors import InputError
+from stages.common.core.yaml_files import Strict, read_checked
 from stages.evaluate.score.clauses import (
     BEFORE_SINGLE,
     HEDGE,
@@ -25,7 +26,6 @@ from stages.evaluate.score.clauses import (
     stated_counts,
 )
 from stages.evaluate.score.mentions import CLAUSE, any_of
-from stages.common.core.yaml_files import Strict, read_checked
 
 LEXICON = Path("data/eval/lexicon.yaml")
 

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from stages.common.core.errors import InputError
+from stages.common.core.yaml_files import Strict, read_checked
 from stages.evaluate.score.bootstrap import Metric, ratio
 from stages.evaluate.score.lexicon import CLOTHES, PERSON, Gender, Lexicon, Thing
 from stages.evaluate.score.texts import repetition
-from stages.common.core.yaml_files import Strict, read_checked
 
 MANIFEST = Path("data/eval/photographs.yaml")
 ASPECTS = ("gender", "colour", "count")  # of the main subject
