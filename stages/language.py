@@ -3,16 +3,21 @@
 in: data/prepared, data/tokenizer, data/fetched; params seed, data.image_size, vision.patch_size, language.
 out: data/language, reports/loss/language.csv
 
-It is trained on the dialogues of the train scenes. In place of a picture's image tokens, each patch has a text: the
-position and what the patch shows, given to the decoder as the sum of the text's token embeddings. So a decoder of this
-size learns to find a patch by its position or content, and to describe what several patches show; a large chat model
-has learnt both. Some patch texts are wrong and all embeddings are noisy, as patch features will be, so that the decoder
-learns to combine several patches. Pretraining then has to project patch features close to such sums.
+It is trained on the dialogues of the train scenes. ``language.grounding`` says what it reads of a scene beside them:
+
+- blind: nothing. It learns the language, and which things usually come together.
+- context: the scene's things as ordinary text before the first question. It also learns to look up what it was told.
+- slots: in place of a picture's image tokens, each patch has a text: the position and what the patch shows, given to
+  the decoder as the sum of the text's token embeddings. So a decoder of this size learns to find a patch by its
+  position or content, and to describe what several patches show. Some patch texts are wrong and all embeddings are
+  noisy, as patch features will be, so that the decoder learns to combine several patches. Pretraining then has to
+  project patch features close to such sums.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,8 +48,9 @@ from stages.common.training.launch import run_distributed
 from stages.common.training.loop import train
 from stages.common.world.regions import box_weights
 from stages.common.world.scene import Scene
-from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS
+from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, COUNT_WORDS, KINDS, POSITION_WORDS
 
+_DESCRIPTIONS = ("description", "far_first")  # tasks
 _QUESTIONS = 10  # a sample
 _QUESTIONS_EVERY, _DESCRIPTIONS_EVERY = 2, 4  # one of this many scenes has questions, or a complete description
 _TEXTS_STEP = 64  # numbers of patch texts are padded to a multiple of this: few shapes, few kernels
@@ -70,19 +76,40 @@ def build_language_model(params: LanguageParams, vocab_size: int, encoder: Encod
     return LlamaForCausalLM(config)
 
 
-def patch_texts(scene: Scene, grid: int, patch_noise: float, rng: random.Random) -> list[str]:
-    """A text for each patch, [grid * grid]: its position, and the colour and kind of the object that it shows, or the
-    background. With patch noise, because patch features have errors as well: an object's patch names a random kind with
-    probability ``patch_noise`` and, half as often, a random colour."""
+def patch_texts(
+    scene: Scene, grid: int, patch_noise: float, rng: random.Random, kinds: Sequence[str] = tuple(KINDS)
+) -> list[str]:
+    """A text for each patch, [grid * grid]: its position, and the colour, if it has one, and kind of the object that it
+    shows, or the background. With patch noise, because patch features have errors as well: an object's patch names a
+    random one of ``kinds`` with probability ``patch_noise`` and, half as often, a random colour."""
     texts = [rng.choice(BACKGROUNDS[scene.background].words)] * (grid * grid)
     for group in scene.groups:
         for box in group.boxes:
             for patch in np.flatnonzero(box_weights(box, grid) > _MIN_COVERAGE):
-                kind = rng.choice(list(KINDS)) if rng.random() < patch_noise else group.kind
+                kind = rng.choice(kinds) if rng.random() < patch_noise else group.kind
                 colour = rng.choice(list(COLOUR_WORDS)) if rng.random() < patch_noise / 2 else group.colour
-                texts[patch] = rng.choice(COLOUR_WORDS[colour]) + rng.choice(KINDS[kind].words)
+                texts[patch] = _colour_word(colour, rng) + rng.choice(KINDS[kind].words)
     third = {cell: rng.choice(names) for cell, names in POSITION_WORDS.items()}
     return [third[patch // grid * 3 // grid, patch % grid * 3 // grid] + text for patch, text in enumerate(texts)]
+
+
+def _colour_word(colour: str | None, rng: random.Random) -> str:
+    return "" if colour is None else rng.choice(COLOUR_WORDS[colour])
+
+
+def scene_context(scene: Scene, rng: random.Random) -> str:
+    """A line that lists the scene's things in random order, each with position, count, colour and kind:
+    海边有：左上方红色小狗，右侧两只蓝色小鸟。
+
+    Nothing in it is wrong, unlike in patch texts: it names each thing once, so the decoder could not tell a wrong word
+    from a right one.
+    """
+    items = []
+    for group in rng.sample(scene.groups, len(scene.groups)):
+        count = "" if group.count == 1 else COUNT_WORDS[group.count] + KINDS[group.kind].measure
+        position, name = rng.choice(POSITION_WORDS[group.row, group.column]), rng.choice(KINDS[group.kind].words)
+        items.append(position + count + _colour_word(group.colour, rng) + name)
+    return f"{rng.choice(BACKGROUNDS[scene.background].words)}有：{'，'.join(items)}。\n"
 
 
 class PatchTextDataset(SampleDataset):
@@ -114,53 +141,77 @@ class PatchTextCollate(PackCollate):
         return super().__call__(items) | {"patch_texts": torch.from_numpy(texts), "patches": torch.tensor(patches)}
 
 
+def scene_dialogues(
+    texts: Sequence[dict[str, Any]], beginning: int | None, number: int, rng: random.Random
+) -> list[list[tuple[str, list[str]]]]:
+    """Dialogues of (question, answer sentences) of scene ``number``: for every scene the first ``beginning`` sentences
+    of a description, or a caption if it is None; for some, questions, or a complete description."""
+    described = [text for text in texts if text["task"] in _DESCRIPTIONS]
+    asked = [text for text in texts if text["task"] not in _DESCRIPTIONS]
+    first, complete = rng.sample(described, 2)
+    if beginning is None:
+        first = rng.choice([text for text in asked if text["task"] == "caption"])
+    dialogues = [[(first["question"], first["answer"][:beginning])]]
+    if number % _QUESTIONS_EVERY == 0:
+        chosen = rng.sample(asked, min(_QUESTIONS, len(asked)))
+        dialogues.append([(text["question"], text["answer"]) for text in chosen])
+    # Without a picture and its beginnings of descriptions, there is room for twice as many complete descriptions.
+    every = _DESCRIPTIONS_EVERY if beginning is not None else _DESCRIPTIONS_EVERY // 2
+    if number % every == 1:
+        dialogues.append([(complete["question"], complete["answer"])])
+    return dialogues
+
+
 def text_samples(
-    params: LanguageParams, grid: int, encoder: Encoder, seed: int
+    params: LanguageParams, grid: int, encoder: Encoder, seed: int, kinds: Sequence[str] = tuple(KINDS)
 ) -> tuple[list[Sample], list[list[str]]]:
-    """Samples and their patch texts. Per scene: the beginning of a description; for some, questions, or a complete
-    description. Beginnings practise naming what a patch shows, questions practise finding the patches of an object.
+    """Samples and, for grounding slots, their patch texts; see scene_dialogues.
+
+    In slots, beginnings of descriptions practise naming what a patch shows, questions practise finding the patches of
+    an object. Else captions take their place.
     """
     samples: list[Sample] = []
     patches = []
     for number, row in enumerate(read_rows("train", ["scene", "texts"], params.scenes)):
         rng = random.Random(f"{seed}/language/{number}")
         scene = Scene.from_json(row["scene"])
-        described = [text for text in row["texts"] if text["task"] == "description"]
-        asked = [text for text in row["texts"] if text["task"] != "description"]
-        beginning, complete = rng.sample(described, 2)
-        dialogues = [[(beginning["question"], beginning["answer"][: len(scene.groups)])]]
-        if number % _QUESTIONS_EVERY == 0:
-            chosen = rng.sample(asked, min(_QUESTIONS, len(asked)))
-            dialogues.append([(text["question"], text["answer"]) for text in chosen])
-        if number % _DESCRIPTIONS_EVERY == 1:
-            dialogues.append([(complete["question"], complete["answer"])])
-        for turns in dialogues:
+        slots = params.grounding == "slots"
+        for turns in scene_dialogues(row["texts"], len(scene.groups) if slots else None, number, rng):
             (question, answer), *others = turns
-            samples.append(([number], *encoder.dialogue([(with_image(question), answer), *others])))
-            patches.append(patch_texts(scene, grid, params.patch_noise, rng))
+            if slots:
+                question = with_image(question)
+                patches.append(patch_texts(scene, grid, params.patch_noise, rng, kinds))
+            elif params.grounding == "context":
+                question = scene_context(scene, rng) + question
+            samples.append(([number] if slots else [], *encoder.dialogue([(question, answer), *others])))
     return samples, patches
 
 
-def hidden_states(
-    model: LlamaForCausalLM, batch: dict[str, Any], image_id: int, noise: float, target_positions: Tensor
-) -> Tensor:
-    """Hidden states [N, D] of a pack at ``target_positions`` [N], with Gaussian noise on the patches' embeddings.
+def patch_embeddings(table: nn.Module, batch: dict[str, Any], noise: float) -> Tensor:
+    """Embeddings [S, P, D] of the patch texts of S samples, with Gaussian noise.
 
     The noise's standard deviation is drawn for each sample, between 0 and ``noise`` times that of the embeddings. The
     decoder learns from samples with little noise to find an object by its name; with equal noise in all samples it did
     not learn it in as many steps.
     """
-    table = model.get_input_embeddings()
     present = (batch["patch_texts"] >= 0).unsqueeze(-1)
     sums = (table(batch["patch_texts"].clamp(min=0)) * present).sum(1)  # [U, D]
     # A product instead of an index: the backward pass of an index adds row by row.
     chosen = nn.functional.one_hot(batch["patches"], len(sums)).to(sums.dtype)  # [S, P, U]
-    mask = (batch["input_ids"] == image_id).unsqueeze(-1)
-    embeddings = table(batch["input_ids"])
     shown = chosen @ sums  # [S, P, D]
     strength = noise * torch.rand(len(shown), 1, 1, device=shown.device)
-    shown = shown + strength * shown.detach().std() * torch.randn_like(shown)
-    embeddings = embeddings.masked_scatter(mask, shown.to(embeddings.dtype))
+    return shown + strength * shown.detach().std() * torch.randn_like(shown)
+
+
+def hidden_states(
+    model: LlamaForCausalLM, batch: dict[str, Any], image_id: int, noise: float, target_positions: Tensor
+) -> Tensor:
+    """Hidden states [N, D] of a pack at ``target_positions`` [N]; see patch_embeddings for packs with patch texts."""
+    embeddings = model.get_input_embeddings()(batch["input_ids"])
+    if "patches" in batch:
+        mask = (batch["input_ids"] == image_id).unsqueeze(-1)
+        shown = patch_embeddings(model.get_input_embeddings(), batch, noise)
+        embeddings = embeddings.masked_scatter(mask, shown.to(embeddings.dtype))
     return model.model(
         inputs_embeds=embeddings,
         position_ids=batch["position_ids"],
@@ -245,7 +296,19 @@ def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, enc
     image_id = encoder.token_id(IMAGE)
     yes_no_tokens = yes_no_ids(encoder)
     grid = params.data.image_size // params.vision.patch_size
-    dataset = PatchTextDataset(*text_samples(params.language, grid, encoder, params.seed), image_id)
+    samples, patches = text_samples(params.language, grid, encoder, params.seed)
+    length = pack_length(params.language.batch_tokens)
+    if params.language.grounding == "slots":
+        dataset = PatchTextDataset(samples, patches, image_id)
+        collate = PatchTextCollate(tokenizer.pad_token_id, length, encoder)
+    else:
+        dataset = SampleDataset(samples, None, grid * grid, image_id)
+        collate = PackCollate(tokenizer.pad_token_id, length)
+    tokens, targets = sum(dataset.lengths), sum(dataset.targets)
+    if is_main_process():
+        print(f"language: {len(dataset)} samples, {tokens} tokens, {targets} of them targets, in an epoch", flush=True)
+    # Without a picture the right answer to a yes/no question is often unknown: there is nothing to stress.
+    yes_no_weight = 1.0 if params.language.grounding == "blind" else params.language.yes_no_weight
     check_positions(dataset, params.language.max_position_embeddings)
     torch.manual_seed(params.seed)
     model = build_language_model(params.language, len(tokenizer), encoder)
@@ -255,14 +318,14 @@ def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, enc
         "language",
         model,
         dataset,
-        PatchTextCollate(tokenizer.pad_token_id, pack_length(params.language.batch_tokens), encoder),
+        collate,
         plan_batches(dataset.lengths, params.language.batch_tokens, None, params.language.epochs, True, params.seed),
         params.language,
         params,
         [params.seed, grid, params.language.model_dump(), SHARDS, TOKENIZER],
         save=lambda _, weights, provenance: save_language_model(model, weights, provenance),
         loss_of=lambda model, batch: language_loss(
-            model, batch, image_id, params.language.noise, yes_no_tokens, params.language.yes_no_weight
+            model, batch, image_id, params.language.noise, yes_no_tokens, yes_no_weight
         ),
     )
 

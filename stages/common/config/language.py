@@ -21,6 +21,7 @@ class LanguageParams(LoopParams):
     rope_theta: Rate
     rms_norm_eps: Rate
     scenes: Positive
+    grounding: Literal["blind", "context", "slots"]
     patch_noise: Share
     noise: Weight
     yes_no_weight: Weight
