@@ -2,7 +2,8 @@
 
 in: data/prepared, data/tokenizer; params seed, sft.{max_len, fit, question_share, phases}, and those that decide how
 many tokens a picture takes.
-out: data/sft/<phase>/{samples.parquet, summary.json}; a folder per phase, so that DVC skips phases with unchanged data
+out: data/sft/<phase>/{samples.parquet, validation.parquet, summary.json}; a folder per phase, so that DVC skips phases
+with unchanged data
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from stages.common.core.files import atomic_directory, write_json
 from stages.common.core.paths import PHASES
 from stages.common.core.stage import run_stage
 from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_image
-from stages.common.data.samples import Sample, Samples, count_targets, cut
+from stages.common.data.samples import VALIDATION_ROWS, Sample, Samples, count_targets, cut
 from stages.common.data.shards import picture_starts, read_rows
 
 _QUESTIONS_PER_SAMPLE = 4
+_DESCRIPTIONS = ("description", "far_first")  # tasks whose answers describe the whole picture
 
 Row = dict[str, Any]
 
@@ -98,7 +100,7 @@ def phase_samples(
                     found += 1
                     targets += new_targets
                     longest = max(longest, *(sum(map(len, map(encoder.ids, answer))) for _, answer in turns))
-                    is_question.append(dialogue[0]["task"] not in ("turn", "description"))
+                    is_question.append(dialogue[0]["task"] not in ("turn", *_DESCRIPTIONS))
                     bar.update(1 if target_tokens is None else new_targets)
                     yield sample
                 elif target_tokens is not None and dropped > 10 * (found + 1000):
@@ -152,10 +154,10 @@ def scene_dialogues(
             rng = random.Random(f"{seed}/curriculum/{number_of_pass}/{number}")
             texts = rows[number]["texts"]
             if rng.random() < question_share:
-                questions = [t for t in texts if t["task"] != "description"]  # a caption answers a question, too
+                questions = [t for t in texts if t["task"] not in _DESCRIPTIONS]  # a caption answers a question, too
                 yield number, rng.sample(questions, min(_QUESTIONS_PER_SAMPLE, len(questions)))
             else:
-                yield number, [rng.choice([t for t in texts if t["task"] == "description"])]
+                yield number, [rng.choice([t for t in texts if t["task"] in _DESCRIPTIONS])]
 
 
 def token_budget(name: str, sft: SftParams, counted: Mapping[str, int]) -> int | None:
@@ -182,12 +184,15 @@ def main() -> None:
     encoder = Encoder(load_tokenizer())
     grid = params.data.image_size // params.vision.patch_size
     tokens = image_tokens(params.model.projector, grid)
-    starts = picture_starts("train")
-    if params.data.source == "world":
-        scenes = list(read_rows("train", ["texts"]))
-        dialogues = partial(scene_dialogues, scenes, question_share=sft.question_share, seed=params.seed)
-    else:
-        dialogues = partial(file_dialogues, partial(read_rows, "train", ["texts"]))
+
+    def dialogues_of(split: str, limit: int | None) -> Callable[..., Iterator[tuple[int, list[Row]]]]:
+        rows = partial(read_rows, split, ["texts"], limit)
+        if params.data.source == "world":
+            return partial(scene_dialogues, list(rows()), question_share=sft.question_share, seed=params.seed)
+        return partial(file_dialogues, rows)
+
+    dialogues, starts = dialogues_of("train", None), picture_starts("train")
+    validation, validation_starts = dialogues_of("validation", VALIDATION_ROWS), picture_starts("validation")
     counted: dict[str, int] = {}
     order = sorted(sft.phases, key=lambda name: (sft.phases[name].match is not None, len(sft.chain(name))))
     with atomic_directory(PHASES) as folder:
@@ -206,10 +211,13 @@ def main() -> None:
                 )
             (folder / name).mkdir()
             samples.write(folder / name / "samples.parquet")
+            held_out = phase_samples(validation(passes=1), validation_starts, fit, None, encoder).samples
+            held_out.write(folder / name / "validation.parquet")
             summary = {
                 "phase": name,
                 "samples": len(samples),
                 "target_tokens": counted[name],
+                "validation_samples": len(held_out),
                 "dropped": dropped,
                 "max_len": sft.max_len_of(name),
                 "longest_answer": longest,

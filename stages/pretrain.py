@@ -24,7 +24,7 @@ from stages.common.data.batches import plan_batches
 from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_image
 from stages.common.data.features import load_pictures
 from stages.common.data.packing import PackCollate, SampleDataset, check_positions, pack_length
-from stages.common.data.samples import Sample, Samples, count_targets, cut
+from stages.common.data.samples import VALIDATION_ROWS, Sample, Samples, count_targets, cut
 from stages.common.data.shards import has_split, picture_starts, read_rows
 from stages.common.training.checkpoints import checkpoint_path, epoch_saver, save_checkpoint
 from stages.common.training.launch import run_distributed
@@ -33,18 +33,19 @@ from stages.common.training.loop import train
 CHECKPOINT = "pretrain"
 
 
-def caption_samples(split: str, loop: PretrainParams, image_tokens: int, encoder: Encoder, seed: int) -> Samples:
-    """One caption for each scene, or one dialogue for each row; longer ones than ``loop.max_len`` tokens are dropped
-    or cut (``loop.fit``), and rows without pictures dropped, because the projector learns nothing from them.
-
-    Raises InputError if none is left.
+def caption_samples(
+    split: str, limit: int | None, loop: PretrainParams, image_tokens: int, encoder: Encoder, seed: int
+) -> Samples:
+    """One caption for each scene, or one dialogue for each row, of the first ``limit``; longer ones than
+    ``loop.max_len`` tokens are dropped or cut (``loop.fit``), and rows without pictures dropped, because the projector
+    learns nothing from them.
     """
     starts = picture_starts(split)
     image_id = encoder.token_id(IMAGE)
 
     def samples() -> Iterator[Sample]:
-        rows = read_rows(split, ["texts"], loop.scenes)
-        total = min(len(starts) - 1, loop.scenes or len(starts))
+        rows = read_rows(split, ["texts"], limit)
+        total = min(len(starts) - 1, limit or len(starts))
         for number, row in enumerate(tqdm(rows, total=total, unit="row", desc=f"pretrain: texts of {split}")):
             turns = [text for text in row["texts"] if text["task"] == "turn"]
             if not turns:
@@ -61,13 +62,7 @@ def caption_samples(split: str, loop: PretrainParams, image_tokens: int, encoder
             if len(sample[0]) and count_targets(sample[2]):
                 yield sample
 
-    found = Samples.of(samples())
-    if not found:
-        raise InputError(
-            f"params.yaml: pretrain.max_len: no caption of a picture is shown within {loop.max_len} tokens (fit "
-            f"{loop.fit}); raise it"
-        )
-    return found
+    return Samples.of(samples())
 
 
 def main() -> None:
@@ -83,11 +78,21 @@ def main() -> None:
     model.requires_grad_(False)
     model.model.multi_modal_projector.requires_grad_(True)
     split = "pretrain" if has_split("pretrain") else "train"
-    samples = caption_samples(split, loop, model.config.image_tokens, encoder, params.seed)
-    pictures = load_pictures(split, params.encode.cache, model.config.vision_config.image_size)
-    dataset = SampleDataset(samples, pictures, model.config.image_tokens, image_id)
+
+    def dataset_of(split: str, limit: int | None) -> SampleDataset:
+        samples = caption_samples(split, limit, loop, model.config.image_tokens, encoder, params.seed)
+        pictures = load_pictures(split, params.encode.cache, model.config.vision_config.image_size)
+        dataset = SampleDataset(samples, pictures, model.config.image_tokens, image_id)
+        check_positions(dataset, model.config.text_config.max_position_embeddings)
+        return dataset
+
+    dataset = dataset_of(split, loop.scenes)
+    if not len(dataset):
+        raise InputError(
+            f"params.yaml: pretrain.max_len: no caption of a picture is shown within {loop.max_len} tokens (fit "
+            f"{loop.fit}); raise it"
+        )
     use_packed_attention(model)
-    check_positions(dataset, model.config.text_config.max_position_embeddings)
     train(
         CHECKPOINT,
         model,
@@ -101,6 +106,7 @@ def main() -> None:
             model, tokenizer, checkpoint_path(CHECKPOINT), weights, epochs, provenance
         ),
         save_epoch=epoch_saver(model, tokenizer, loop),
+        validation=dataset_of("validation", VALIDATION_ROWS),
     )
 
 

@@ -34,12 +34,17 @@ def main() -> None:
     model = load_checkpoint(after)
     model.model.vision_tower.requires_grad_(False)
     loop = params.sft
-    samples = Samples.read(PHASES / phase / "samples.parquet")
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
-    pictures = load_pictures("train", params.encode.cache, model.config.vision_config.image_size)
-    dataset = SampleDataset(samples, pictures, model.config.image_tokens, image_id)
+
+    def dataset_of(split: str, file: str) -> SampleDataset:
+        pictures = load_pictures(split, params.encode.cache, model.config.vision_config.image_size)
+        samples = Samples.read(PHASES / phase / file)
+        dataset = SampleDataset(samples, pictures, model.config.image_tokens, image_id)
+        check_positions(dataset, model.config.text_config.max_position_embeddings)
+        return dataset
+
+    dataset = dataset_of("train", "samples.parquet")
     use_packed_attention(model)
-    check_positions(dataset, model.config.text_config.max_position_embeddings)
     train(
         name,
         model,
@@ -61,6 +66,7 @@ def main() -> None:
             model, tokenizer, checkpoint_path(name), weights, epochs, provenance
         ),
         save_epoch=epoch_saver(model, tokenizer, loop),
+        validation=dataset_of("validation", "validation.parquet"),
     )
 
 

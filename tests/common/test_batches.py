@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.data.batches import plan_batches
+from stages.common.data.batches import plan_batches, plan_validation
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=200)
 
@@ -56,6 +56,27 @@ def test_samples_of_a_batch_have_similar_lengths() -> None:
     assert np.mean(spreads) < 0.2 * np.std(lengths)
     means = np.array([np.mean(lengths[batch]) for batch in plan])
     assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.2  # but batches are in random order
+
+
+@given(LENGTHS, st.integers(0, 4000), st.booleans())
+def test_validation_takes_as_many_random_samples_as_the_tokens_allow(
+    lengths: list[int], tokens: int, by_size: bool
+) -> None:
+    size = (None, 4) if by_size else (100, None)
+    plan = plan_validation(lengths, *size, tokens, 1)
+    chosen = [index for batch in plan for index in batch]
+    used = sum(lengths[index] for index in chosen)
+    assert len(chosen) == len(set(chosen)) >= 1 and set(chosen) <= set(range(len(lengths)))
+    assert used <= tokens or len(chosen) == 1
+    assert used == sum(lengths) or used + max(lengths) > tokens
+    assert all(len(batch) <= 4 if by_size else sum(lengths[i] for i in batch) <= 100 for batch in plan)
+    assert plan == plan_validation(lengths, *size, tokens, 1)
+
+
+def test_validation_samples_come_from_everywhere_in_the_file() -> None:
+    """Files are often sorted, and so are the built-in world's samples: descriptions first."""
+    chosen = [index for batch in plan_validation([10] * 400, 200, None, 1000, 1) for index in batch]
+    assert len(chosen) == 100 and 30 < sum(index < 200 for index in chosen) < 70
 
 
 @given(LENGTHS, st.integers(60, 300), st.integers(2, 4))

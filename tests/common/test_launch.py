@@ -76,12 +76,12 @@ def main():
         ids = [1, *([3] if number % 9 else []), *counted.tolist()]
         samples.append(([number] if number % 9 else [], ids, [-100] * 4 + ids[4:]))
     pictures = CachedFeatures(rng.normal(size=(160, 4, 8)).astype(np.float16))
-    dataset = Slow(samples, pictures, 4, 3)
+    dataset, validation = Slow(samples[:140], pictures, 4, 3), SampleDataset(samples[140:], pictures, 4, 3)
     plan = plan_batches(dataset.lengths, 64, None, 2, True, 1)
     use_packed_attention(model)
     loop = params.sft.model_copy(update={"batch_tokens": 64})
     train("tiny", model, dataset, PackCollate(0, pack_length(64)), plan, loop, params, [],
-        lambda epochs, weights, provenance: save(model, weights, provenance))
+        lambda epochs, weights, provenance: save(model, weights, provenance), validation=validation)
 
 if __name__ == "__main__":
     run_stage(run_distributed(main, "tiny_stage"))
@@ -119,9 +119,10 @@ def run(folder: Path, processes: int, fault: str = "", **options: object) -> tup
     return process.returncode, out, err
 
 
-def curve(folder: Path) -> list[dict[str, float]]:
+def curve(folder: Path, column: str = "loss") -> list[dict[str, float]]:
+    """The rows that have a value of ``column``."""
     with (folder / "reports/loss/tiny.csv").open(encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return [{name: float(value or 0) for name, value in row.items()} for row in csv.DictReader(file) if row[column]]
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,11 @@ def assert_same_run(folder: Path, other: Path) -> None:
     assert [row["target_tokens"] for row in rows] == [row["target_tokens"] for row in others]
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in others], rel=1e-4)
     assert rows[0]["loss"] > rows[-1]["loss"] + 0.3  # it has learnt something
+    (before, *_, after), expected = (curve(root, "validation_loss") for root in (folder, other))
+    assert before["epoch"] == 0 and after["epoch"] == 2 and len(expected) == 3
+    assert before["validation_loss"] > after["validation_loss"] + 0.3
+    for row, other_row in zip(curve(folder, "validation_loss"), expected, strict=True):
+        assert row == pytest.approx(other_row, rel=1e-4)
     assert_same_weights(folder, other)
 
 

@@ -47,8 +47,9 @@ params = params.model_copy(update={
     "train": params.train.model_copy(update={"save_steps": 10, "logging_steps": 2, "precision": "fp32"}),
     "wandb": params.wandb.model_copy(update={"mode": mode})})
 generator = torch.Generator().manual_seed(0)
-rows = [torch.randint(1, 50, (8,), generator=generator).tolist() for _ in range(120)]
-dataset = SampleDataset([([], row, row) for row in rows], None, 0, -1)
+rows = [torch.randint(1, 50, (8,), generator=generator).tolist() for _ in range(140)]
+parts = rows[:120], rows[120:]
+dataset, validation = (SampleDataset([([], row, row) for row in part], None, 0, -1) for part in parts)
 torch.manual_seed(0)
 model = LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
     num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=16, attention_dropout=0.1))
@@ -60,7 +61,8 @@ def loss_of(model, batch):
     hidden = hidden.flatten(0, 1)[targets.positions]
     return target_loss(hidden, targets, model.lm_head, batch["num_items_in_batch"])[0]
 plan = plan_batches(dataset.lengths, 32, None, 2, True, 1)
-train("sft-long", model, dataset, PackCollate(0, None), plan, params.sft, params, [root], lambda *_: None, loss_of)
+train("sft-long", model, dataset, PackCollate(0, None), plan, params.sft, params, [root], lambda *_: None, loss_of,
+    validation=validation)
 print("wandb was imported:", "wandb" in sys.modules)
 """
 
@@ -127,16 +129,21 @@ def one(path: Path, kind: str) -> Any:
 
 
 def curve(root: Path) -> list[dict[str, float]]:
-    """The loss curve as the pipeline itself keeps it."""
+    """The loss log as the pipeline itself keeps it, with the rows of a step joined."""
+    steps: dict[str, dict[str, float]] = {}
     with (root / "copy/reports/loss/sft-long.csv").open(encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        for row in csv.DictReader(file):
+            values = {key: float(value) for key, value in row.items() if value}
+            steps[row["step"]] = steps.get(row["step"], {}) | values
+    return list(steps.values())
 
 
 def logged(points: list[dict[str, Any]]) -> list[dict[str, float]]:
     """Points of a history in the form of ``curve``."""
-    names = {"step": "global_step"}
-    columns = ("step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm")
-    return [{column: point[f"train/{names.get(column, column)}"] for column in columns} for point in points]
+    names = {"train/global_step": "step", "eval/loss": "validation_loss"}
+    columns = ("step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm", "validation_loss")
+    renamed = [{names.get(key, key.removeprefix("train/")): value for key, value in row.items()} for row in points]
+    return [{column: row[column] for column in columns if column in row} for row in renamed]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -195,9 +202,10 @@ def test_the_history_of_a_run_is_the_loss_curve(trained: dict[str, tuple[Path, s
     points = list(history(file))
     assert logged(points) == curve(root)
     assert [point["_step"] for point in points] == [point["train/global_step"] for point in points]
-    assert all(point["train/samples_per_second"] > 0 < point["train/target_tokens_per_second"] for point in points)
+    assert [point["train/epoch"] for point in points if "eval/loss" in point] == [0, 1, 2]
+    assert all(point["train/samples_per_second"] > 0 < point["train/target_tokens_per_second"] for point in points[1:])
     axes = {m.metric.glob_name: m.metric.step_metric for m in records(file) if m.HasField("metric")}
-    assert axes["train/*"] == "train/global_step"
+    assert axes["train/*"] == axes["eval/*"] == "train/global_step"
     assert one(file, "exit").exit_code == 0
 
 

@@ -48,6 +48,8 @@ def planned_trainer(folder: Path, equal_weights: bool) -> PlannedTrainer:
         model=model,
         args=arguments,
         train_dataset=dataset,
+        eval_dataset=dataset,
+        eval_plan=BatchPlan([[1], [3, 2]], [0]),
         data_collator=collate,
         plan=PLAN,
         targets=TargetCounts.of(PLAN, dataset.targets, equal_weights),
@@ -106,6 +108,16 @@ def test_logged_loss_is_nats_per_target_token(tmp_path: Path, equal_weights: boo
         else:
             expected.append(sum(float(nats) / count for nats, count in pair) / 2)
     assert logged == pytest.approx(expected, rel=1e-4)
+
+
+def test_validation_loss_is_nats_per_target_token(tmp_path: Path) -> None:
+    """Not the mean of the batches' means."""
+    trainer = planned_trainer(tmp_path, False)
+    with torch.no_grad():
+        batches = [nats_of(trainer.model.eval(), trainer.eval_dataset, batch) for batch in ([1], [3, 2])]
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss"] == pytest.approx(float(sum(nats for nats, _ in batches)) / 12, rel=1e-5)
+    assert trainer.state.log_history[-1]["eval_loss"] == metrics["eval_loss"]
 
 
 def test_target_counts() -> None:

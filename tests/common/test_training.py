@@ -38,8 +38,9 @@ def main():
         "train": params.train.model_copy(update={"save_steps": 10, "logging_steps": 2, "precision": "fp32"}),
         "wandb": params.wandb.model_copy(update={"mode": "disabled"})})
     generator = torch.Generator().manual_seed(0)
-    rows = [torch.randint(1, 50, (8,), generator=generator).tolist() for _ in range(120)]
-    dataset = SampleDataset([([], row, row) for row in rows], None, 0, -1)
+    rows = [torch.randint(1, 50, (8,), generator=generator).tolist() for _ in range(140)]
+    parts = rows[:120], rows[120:]
+    dataset, validation = (SampleDataset([([], row, row) for row in part], None, 0, -1) for part in parts)
     if sys.argv[3] == "workers":
         SampleDataset.decodes = True
     torch.manual_seed(0)
@@ -70,7 +71,7 @@ def main():
         for epoch in epochs:
             shutil.copytree(epoch, Path("out") / epoch.name)
     train("tiny", model, dataset, PackCollate(0, None), plan, params.language, params, [sys.argv[1]], save, loss_of,
-        save_tiny)
+        save_tiny, None if sys.argv[3] == "no validation" else validation)
 
 run_stage(main)
 """
@@ -223,5 +224,26 @@ def test_a_waiting_process_resumes_when_the_other_is_killed(uninterrupted: Path,
 
 def test_the_log_ends_with_the_last_step(uninterrupted: Path) -> None:
     _, rows = result(uninterrupted)
-    assert rows[0] == ["step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm"]
-    assert rows[-1][:2] == ["60", "2.0"]
+    assert rows[0] == ["step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm", "validation_loss"]
+    assert [row[:2] for row in rows[-2:]] == 2 * [["60", "2.0"]]
+
+
+def test_the_validation_loss_is_logged_before_training_and_after_every_epoch(uninterrupted: Path) -> None:
+    _, rows = result(uninterrupted)
+    found = [row for row in rows[1:] if row[6]]
+    assert [row[:6] for row in found] == [
+        ["0", "0.0", "0", "", "", ""],
+        ["30", "1.0", "840", "", "", ""],
+        ["60", "2.0", "1680", "", "", ""],
+    ]
+    assert len({row[6] for row in found}) == 3 and all(3 < float(row[6]) < 5 for row in found)
+    assert [int(row[0]) for row in rows[1:] if not row[6]] == list(range(2, 61, 2))
+
+
+def test_training_is_the_same_without_a_validation_loss(uninterrupted: Path, tmp_path: Path) -> None:
+    """It draws no random numbers; the decoder has dropout."""
+    code, _, err = end(tmp_path, "no validation")
+    assert code == 0, err
+    (weights, rows), (expected, expected_rows) = result(tmp_path), result(uninterrupted)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert rows == [row for row in expected_rows if row[6] in ("", "validation_loss")]

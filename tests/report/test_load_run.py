@@ -149,6 +149,15 @@ def test_a_missing_file_is_named(inputs, path):
         load_run(inputs.params, inputs.root)
 
 
+def test_rows_of_the_validation_loss_are_no_part_of_the_training_loss(inputs):
+    before = load_run(inputs.params, inputs.root).checkpoints["sft-long"].loss
+    path = inputs.root / "reports/loss/sft-long.csv"
+    header, *rows = path.read_text(encoding="utf-8").splitlines()
+    rows = ["0,0.0,0,,,,2.5", *(f"{row}," for row in rows), "9,2.0,900,,,,1.5"]
+    path.write_text("\n".join([f"{header},validation_loss", *rows]) + "\n", encoding="utf-8")
+    assert load_run(inputs.params, inputs.root).checkpoints["sft-long"].loss == before
+
+
 def test_missing_pictures_are_named(inputs):
     (inputs.root / "data/prepared/fixed-00000.parquet").unlink()
     with pytest.raises(InputError, match="fixed"):

@@ -40,6 +40,11 @@ class BatchPlan:
         parts = [_split(batch, lengths, processes)[process] or [-1 - batch[0]] for batch in self.batches]
         return BatchPlan(parts, self.epoch_starts)
 
+    @property
+    def epoch_ends(self) -> list[int]:
+        """The number of batches up to the end of each epoch."""
+        return [*self.epoch_starts[1:], len(self.batches)]
+
     def epoch_at(self, step: int) -> float:
         """The number of epochs completed after ``step`` batches, e.g. 1.25."""
         bounds = [*self.epoch_starts, len(self.batches)]
@@ -71,6 +76,16 @@ def plan_batches(
             packed = [batch for window in windows for batch in _by_length(window, sizes, budget)]
             batches += [packed[i] for i in rng.permutation(len(packed))]
     return BatchPlan(batches, starts)
+
+
+def plan_validation(lengths: Sequence[int], budget: int | None, size: int | None, tokens: int, seed: int) -> BatchPlan:
+    """One pass over random samples that hold at most ``tokens`` tokens together, over one at least; else as
+    ``plan_batches``."""
+    sizes = np.asarray(lengths)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    kept = order[: max(1, int((sizes[order].cumsum() <= tokens).sum()))]
+    plan = plan_batches(sizes[kept], budget, size, 1, True, seed)
+    return BatchPlan([kept[batch].tolist() for batch in plan.batches], plan.epoch_starts)
 
 
 def _in_order(order: Sequence[int], sizes: np.ndarray, budget: int) -> list[list[int]]:

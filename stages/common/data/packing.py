@@ -60,7 +60,7 @@ class SampleDataset(Dataset):
 
 def check_positions(dataset: SampleDataset, positions: int) -> None:
     """Raises InputError if a sample is longer than the decoder's ``positions``."""
-    longest = max(dataset.lengths)
+    longest = max(dataset.lengths, default=0)
     if longest > positions:
         raise InputError(
             f"params.yaml: language.max_position_embeddings: a sample takes {longest} positions, image tokens "

@@ -15,6 +15,7 @@ from stages.common.data.chat import IGNORED
 
 Sample = tuple[Sequence[int], Sequence[int], Sequence[int]]  # (numbers of its pictures in the split, input_ids, labels)
 
+VALIDATION_ROWS = 400  # of split validation, at most, whose samples the validation loss is computed on
 _CHUNK = 100_000  # samples in one Arrow list array, whose offsets have 32 bits
 _SCHEMA = pa.schema(
     [

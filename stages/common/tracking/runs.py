@@ -21,7 +21,7 @@ from stages.common.core.files import write_text
 from stages.common.core.paths import PROJECT, WANDB_RUNS
 from stages.common.core.processes import is_main_process
 from stages.common.tracking.names import experiment
-from stages.common.tracking.wandb_files import last_step
+from stages.common.tracking.wandb_files import NO_STEP, last_step
 
 RUN_ID = "wandb_run_id"  # file in the folder of a stage's saved states
 UNFINISHED = "unfinished"  # file in the folder of an online run that is not uploaded completely
@@ -100,7 +100,7 @@ def account() -> tuple[str, str]:
 def _open_run(name: str, job_type: str, params: Params, facts: Mapping[str, Any], state: Path | None) -> Run:
     mode = params.wandb.mode
     if mode == "disabled" or not is_main_process():
-        return Run(None, 0)
+        return Run(None, NO_STEP)
     os.environ["WANDB_MODE"] = mode
     os.environ.setdefault("WANDB_SILENT", "true")
     # wandb would report every start to its developers, offline too, and wait for an answer at the end.
@@ -124,16 +124,17 @@ def _open_run(name: str, job_type: str, params: Params, facts: Mapping[str, Any]
         if state is not None:
             arguments |= {"id": _kept_id(state), "resume": "allow"}
         run = _open_online(wandb, arguments) if mode == "online" else None
-        logged = 0  # online, wandb skips the steps that the server has
+        logged = NO_STEP  # online, wandb skips the steps that the server has
         if run is None:
-            logged = last_step(WANDB_RUNS, arguments["id"]) if state is not None else 0
+            logged = last_step(WANDB_RUNS, arguments["id"]) if state is not None else NO_STEP
             run = wandb.init(mode="offline", **arguments)
         run.define_metric("train/global_step")
-        run.define_metric("train/*", step_metric="train/global_step")
+        for metrics in ("train/*", "eval/*"):
+            run.define_metric(metrics, step_metric="train/global_step")
         return Run(run, logged)
     except Exception as error:
         _warn(f"{_first_line(error)}; the stage continues without W&B")
-        return Run(None, 0)
+        return Run(None, NO_STEP)
 
 
 def _open_online(wandb: Any, arguments: Mapping[str, Any]) -> Any | None:

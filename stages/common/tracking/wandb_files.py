@@ -14,6 +14,7 @@ from typing import Any
 
 _FILE_HEADER, _PIECE_HEADER, _BLOCK = 7, 7, 32768  # bytes
 _FULL, _LAST = 1, 4  # kinds of pieces that end a record
+NO_STEP = -1  # before the first step, which is 0
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -50,6 +51,6 @@ def history(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def last_step(root: Path, run_id: str) -> int:
-    """The last step in the files of a run; 0 if there is none."""
+    """The last step in the files of a run; NO_STEP if there is none."""
     steps = (point["_step"] for path in root.glob(f"*run-*/run-{run_id}.wandb") for point in history(path))
-    return max(steps, default=0)
+    return max(steps, default=NO_STEP)

@@ -1,4 +1,4 @@
-"""Callbacks of a training run: loss log, W&B, checkpoints after epochs, and stopping on a signal."""
+"""Callbacks of a training run: loss log, W&B, validation and checkpoints after epochs, and stopping on a signal."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from stages.common.data.batches import BatchPlan
 from stages.common.tracking.runs import Run
 from stages.common.training.trainer import PlannedTrainer, TargetCounts
 
-_COLUMNS = ("step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm")
+_COLUMNS = ("step", "epoch", "target_tokens", "loss", "learning_rate", "grad_norm", "validation_loss")
+_NAMES = {"step": "train/global_step", "validation_loss": "eval/loss"}  # in W&B; of the other columns: train/...
+Row = dict[str, float]
 Weights = dict[str, torch.Tensor] | None  # None: those that the model holds
 SaveEpoch = Callable[[Path, Weights, Provenance], None]
 
 
 class LossLog(TrainerCallback):
-    """Collects the loss curve. It is saved with every state, so the curve of a resumed run has no gap.
+    """Collects the loss curve and, in rows of their own, the validation losses. Both are saved with every state, so
+    those of a resumed run have no gap.
 
     Raises InputError when the loss or the norm of its gradient is not finite.
     """
 
     def __init__(self, plan: BatchPlan, targets: TargetCounts) -> None:
         self.plan, self.targets = plan, targets
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[Row] = []
 
     def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
-            row = {
-                "step": state.global_step,
-                "epoch": round(self.plan.epoch_at(state.global_step), 4),
-                "target_tokens": int(self.targets.after[state.global_step]),
+            row = self._position(state.global_step) | {
                 "loss": round(float(logs["loss"]), 6),
                 "learning_rate": float(f"{logs['learning_rate']:.6g}"),
                 "grad_norm": round(float(logs["grad_norm"]), 5),
@@ -52,6 +52,16 @@ class LossLog(TrainerCallback):
                     f"{row['step']} the loss is {row['loss']} and the gradient norm {row['grad_norm']}; lower the rate"
                 )
             self.rows.append(row)
+        elif logs and "eval_loss" in logs:
+            row = self._position(state.global_step)
+            self.rows.append(row | {"validation_loss": round(float(logs["eval_loss"]), 6)})
+
+    def _position(self, step: int) -> Row:
+        return {
+            "step": step,
+            "epoch": round(self.plan.epoch_at(step), 4),
+            "target_tokens": int(self.targets.after[step]),
+        }
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
         if not state.is_world_process_zero:
@@ -64,7 +74,7 @@ class LossLog(TrainerCallback):
 
 
 class RunLog(TrainerCallback):
-    """Logs each new point of the loss curve to W&B, with the training speed since the point before.
+    """Logs each new row of the loss log to W&B; those of the training loss with the speed since the one before.
 
     A resumed run logs the curve from its start: the last points of a killed process may be lost.
     """
@@ -90,9 +100,13 @@ class RunLog(TrainerCallback):
                 "target_tokens_per_second": tokens / seconds,
             }
             self._log_row(row | speed)
+        elif logs and "eval_loss" in logs:
+            started, step = self._since
+            self._since = (started + logs["eval_runtime"], step)  # no time of training
+            self._log_row(self._log.rows[-1])
 
-    def _log_row(self, row: dict[str, float]) -> None:
-        values = {"train/global_step" if key == "step" else f"train/{key}": value for key, value in row.items()}
+    def _log_row(self, row: Row) -> None:
+        values = {_NAMES.get(key, f"train/{key}"): value for key, value in row.items()}
         self._run.log(values, step=row["step"])
 
 
@@ -102,7 +116,7 @@ class EpochKeeper(TrainerCallback):
     def __init__(self, plan: BatchPlan, root: Path, save_epoch: SaveEpoch | None, provenance: Provenance) -> None:
         self.trainer: PlannedTrainer | None = None
         self._save_epoch, self._provenance = save_epoch, provenance
-        ends = {} if save_epoch is None else dict(enumerate(plan.epoch_starts[1:], start=1))
+        ends = {} if save_epoch is None else dict(enumerate(plan.epoch_ends[:-1], start=1))
         self._folders = {step: root / f"epoch-{epoch}" for epoch, step in ends.items()}
 
     @property
@@ -116,8 +130,19 @@ class EpochKeeper(TrainerCallback):
                 self._save_epoch(self._folders[state.global_step], weights, self._provenance)
 
 
-def write_loss_log(name: str, rows: Sequence[dict[str, float]]) -> None:
-    lines = [",".join(_COLUMNS)] + [",".join(str(row[c]) for c in _COLUMNS) for row in rows]
+class EpochValidation(TrainerCallback):
+    """Makes the Trainer compute the validation loss after every epoch."""
+
+    def __init__(self, plan: BatchPlan) -> None:
+        self._ends = set(plan.epoch_ends)
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> Any:
+        control.should_evaluate = state.global_step in self._ends
+        return control
+
+
+def write_loss_log(name: str, rows: Sequence[Row]) -> None:
+    lines = [",".join(_COLUMNS)] + [",".join(str(row.get(c, "")) for c in _COLUMNS) for row in rows]
     write_text(LOSS_LOGS / f"{name}.csv", "\n".join(lines) + "\n")
 
 

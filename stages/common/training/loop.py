@@ -17,11 +17,13 @@ from stages.common.config.params import Params
 from stages.common.core.memory import reuse_memory
 from stages.common.core.processes import broadcast, is_main_process, rank_and_world_size
 from stages.common.core.provenance import Provenance, provenance
-from stages.common.data.batches import BatchPlan
+from stages.common.data.batches import BatchPlan, plan_validation
+from stages.common.data.packing import SampleDataset
 from stages.common.tracking.names import training_name
 from stages.common.tracking.runs import start_run
 from stages.common.training.callbacks import (
     EpochKeeper,
+    EpochValidation,
     LossLog,
     RunLog,
     SaveEpoch,
@@ -35,6 +37,9 @@ from stages.common.training.resumption import fingerprint_of, last_state, resume
 from stages.common.training.trainer import PlannedTrainer, TargetCounts
 
 _ROOT = Path(__file__).parents[3]
+# Tokens of all validation passes, as a share of those of training. Without gradients a token takes a third to a half of
+# the time.
+_VALIDATION_SHARE = 0.05
 
 Collate = Callable[[list[Any]], dict[str, Any]]
 
@@ -51,6 +56,7 @@ def train(
     save: Callable[[Sequence[Path], Weights, Provenance], None],
     loss_of: Callable | None = None,
     save_epoch: SaveEpoch | None = None,
+    validation: SampleDataset | None = None,
 ) -> None:
     """Train ``model`` in place through ``plan``, then ``save`` it and write its loss curve to LOSS_LOGS/name.csv.
 
@@ -63,6 +69,9 @@ def train(
     ``num_items_in_batch``, which is what the sum over its targets must be divided by.
     ``save_epoch(folder, weights, provenance)`` writes a folder after every epoch but the last;
     ``save(epochs, weights, provenance)`` is given these folders, in order. ``weights`` None: those of ``model``.
+
+    The loss on ``validation``, if it has samples, is logged before the first epoch and after each: on as many random
+    samples of it as take little time, the same ones every time.
 
     After an interruption, also one during ``save``, a call with the same ``inputs`` (params, files and folders that
     the result depends on), code, number format and number of processes resumes from the last saved state, and ends
@@ -84,11 +93,13 @@ def train(
     processes = rank_and_world_size()[1]
     engine = processes, params.train.accelerate_config  # a saved state's files depend on these
     record = provenance("bf16" if bf16 else "fp32", compiled, processes)
-    code = sorted([*_ROOT.glob("stages/**/*.py"), *_ROOT.glob("model/**/*.py")])
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    stage = f"stages/{name.split('-')[0]}"
+    folders = ("model", "stages/common/data", "stages/common/training", "stages/common/world", stage)
+    code = sorted([*_ROOT.glob(f"{stage}.py"), *(file for path in folders for file in (_ROOT / path).rglob("*.py"))])
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     parameters = {
-        "total": sum(size for size, _ in sizes),
-        "trainable": sum(size for size, trainable in sizes if trainable),
+        "total": sum(count for count, _ in counts),
+        "trainable": sum(count for count, trainable in counts if trainable),
     }
     with (
         resume_folder(name, fingerprint_of(*inputs, plan.batches, bf16, compiled, *engine, *code)) as folder,
@@ -124,15 +135,25 @@ def train(
         done = 0 if last is None else int(last.name.removeprefix("checkpoint-"))
         log, stop = LossLog(plan, targets), StopOnSignal()
         keeper = EpochKeeper(plan, folder, save_epoch, record)
+        callbacks = [log, RunLog(run, log), stop, keeper]
+        eval_plan = None
+        if validation:
+            most = int(_VALIDATION_SHARE * tokens / (loop.epochs + 1))
+            sizes = getattr(loop, "batch_tokens", None), getattr(loop, "batch_size", None)
+            eval_plan = plan_validation(validation.lengths, *sizes, most, params.seed)
+            callbacks.append(EpochValidation(plan))
+            arguments.eval_on_start = done == 0
         trainer = PlannedTrainer(
             model=model,
             args=arguments,
             train_dataset=dataset,
             data_collator=collate,
-            callbacks=[log, RunLog(run, log), stop, keeper],
+            callbacks=callbacks,
+            eval_dataset=validation,
             plan=plan,
             targets=targets,
             first_step=done,
+            eval_plan=eval_plan,
         )
         keeper.trainer = trainer
         if last is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from accelerate import DistributedType
 from accelerate.data_loader import prepare_data_loader
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 
 from stages.common.data.batches import BatchPlan
@@ -39,11 +40,21 @@ class PlannedTrainer(Trainer):
     Where ``targets`` has a normalizer, the loss of a step is the sum over its target tokens divided by it, so that a
     token has the same weight in every step, however many targets the step has. Else it is their mean. What is logged
     is the mean over the target tokens since the last point, or the mean of the steps' means.
+
+    ``evaluate`` takes the batches of ``eval_plan`` from ``eval_dataset``.
     """
 
-    def __init__(self, *args: Any, plan: BatchPlan, targets: TargetCounts, first_step: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        plan: BatchPlan,
+        targets: TargetCounts,
+        first_step: int = 0,
+        eval_plan: BatchPlan | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._plan, self._targets = plan, targets
+        self._plan, self._targets, self._eval_plan = plan, targets, eval_plan
         self._logged_step = first_step
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -59,14 +70,12 @@ class PlannedTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
-        # Reading cached features takes less time than passing them between processes. Worker processes pay off where
+        # Reading cached features takes less time than passing them between processes. Worker processes save time where
         # pictures are decoded, and on a GPU, where steps are short.
         use_workers = getattr(self.train_dataset, "decodes", False) or torch.cuda.is_available()
         cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         workers = min(max(cores, 1), 8) if use_workers else 0
-        plan, processes = self._plan, self.accelerator.num_processes
-        if processes > 1 and not getattr(self.train_dataset, "needs_complete_batches", False):
-            plan = plan.part(self.train_dataset.lengths, self.accelerator.process_index, processes)
+        plan = self._own_part(self._plan, self.train_dataset)
         loader = DataLoader(
             self.train_dataset,
             batch_sampler=plan,
@@ -79,6 +88,32 @@ class PlannedTrainer(Trainer):
         return prepare_data_loader(
             loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
         )
+
+    def _own_part(self, plan: BatchPlan, dataset: Dataset) -> BatchPlan:
+        """What this process computes of ``plan``."""
+        processes = self.accelerator.num_processes
+        if processes == 1 or getattr(dataset, "needs_complete_batches", False):
+            return plan
+        return plan.part(dataset.lengths, self.accelerator.process_index, processes)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """``eval_loss``: nats per target token, whatever the batches; ``eval_runtime``: seconds. All processes call it
+        together. It draws no random numbers, so that training is the same with and without it."""
+        started = time.perf_counter()
+        dataset, model = self.eval_dataset, self.model_wrapped
+        nats = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        model.eval()
+        # Compiling the layers once more, without gradients, would take longer than these few batches.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            for batch in self._own_part(self._eval_plan, dataset):
+                inputs = self._prepare_inputs(self.data_collator([dataset[index] for index in batch]))
+                nats += model(**inputs, num_items_in_batch=1)["loss"]
+        targets = sum(dataset.targets[index] for batch in self._eval_plan for index in batch)
+        nats = self.accelerator.reduce(nats, "sum").item()
+        metrics = {"eval_loss": nats / max(1, targets), "eval_runtime": time.perf_counter() - started}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load weights through from_pretrained, which renames them. The Trainer looks for the names that weights have

@@ -74,9 +74,11 @@ def read_answers(path: Path) -> list[Answer]:
 
 
 def read_loss(path: Path) -> tuple[LossRow, ...]:
-    """A loss log. Raises InputError for a missing column or a value that is no number."""
+    """The training losses of a loss log. Raises InputError for a missing column or a value that is no number."""
     rows = []
     for number, row in enumerate(csv.DictReader(io.StringIO(_read(path))), start=2):
+        if row.get("validation_loss"):
+            continue  # a row with the validation loss alone
         try:
             values = int(row["step"]), float(row["epoch"]), round(float(row["target_tokens"])), float(row["loss"])
         except KeyError as error:
