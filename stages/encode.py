@@ -1,8 +1,8 @@
 """Stage encode: patch features of every picture, once, because the vision encoder stays frozen; or none, where the
-disk does not hold them (encode.cache). And their mean over train pictures, which stands in for a picture where the
-evaluation shows none.
+disk is too small for them (encode.cache). And their mean over train pictures, which the evaluation uses as a blind
+picture.
 
-in: data/prepared, data/vision; params encode. out: data/features
+in: data/prepared, data/vision; params encode. out: data/features, data/mean_features.npy
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stages.common.core.disk import format_size, missing_space
 from stages.common.core.errors import InputError
 from stages.common.core.files import atomic_directory, partial_path, require_model, write_text
 from stages.common.core.memory import reuse_memory
-from stages.common.core.paths import FEATURES, VISION
+from stages.common.core.paths import FEATURES, MEAN_FEATURES, VISION
 from stages.common.core.processes import (
     broadcast,
     default_device,
@@ -37,7 +37,7 @@ from stages.common.core.processes import (
     wait_for_everyone,
 )
 from stages.common.core.stage import run_stage
-from stages.common.data.features import features_path, mean_path
+from stages.common.data.features import features_path
 from stages.common.data.pictures import pixel_values
 from stages.common.data.shards import has_split, picture_starts, read_images
 from stages.common.training.launch import run_distributed
@@ -49,14 +49,14 @@ _INSTEAD = "set encode.cache to false to run the vision encoder in every step in
 
 @contextmanager
 def shared_directory(target: Path) -> Iterator[Path]:
-    """``atomic_directory`` for all processes of the stage: there when they enter, whole when all of them are done."""
+    """``atomic_directory`` for all processes, which exists when they enter and is complete when all have left."""
     with atomic_directory(target) if is_main_process() else nullcontext(partial_path(target)) as folder:
         try:
             wait_for_everyone()
             yield folder
             wait_for_everyone()
         except BaseException:
-            # Where one process died, the others are ended, too: that must not cut the tidying up short.
+            # Where one process has died, the launcher ends the others: that must not interrupt the removal.
             with undisturbed():
                 if is_main_process():
                     shutil.rmtree(folder, ignore_errors=True)
@@ -65,7 +65,7 @@ def shared_directory(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Signals that would end the process are dropped."""
+    """SIGTERM and SIGINT are ignored inside the block."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
@@ -75,9 +75,9 @@ def undisturbed() -> Iterator[None]:
 
 
 def create_arrays(shapes: Mapping[str, tuple[int, int, int]], folder: Path) -> str | None:
-    """Empty files for the features of every split; one sentence, if the disk is full before they have their size.
+    """Empty files for the features of every split; an error message if the disk is full before they have their size.
 
-    Without blocks of their own they would be full of holes, and a full disk would kill the process that fills them.
+    Their blocks are allocated at once: in sparse files, a full disk would kill the process that writes to them.
     """
     for split, shape in shapes.items():
         path = features_path(split, folder)
@@ -87,12 +87,12 @@ def create_arrays(shapes: Mapping[str, tuple[int, int, int]], folder: Path) -> s
                 with path.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
-            return f"{FEATURES} cannot be made whole: {error.strerror}"
+            return f"{FEATURES} cannot be written completely: {error.strerror}"
     return None
 
 
 def write_features(model: CLIPVisionModel, split: str, batch_size: int, bf16: bool, path: Path) -> None:
-    """Processes take batches in turn, which are the same ones however many they are."""
+    """Processes take batches in turn. The batches do not depend on the number of processes."""
     array = open_memmap(path, "r")
     rank, processes = rank_and_world_size()
     with (
@@ -124,6 +124,13 @@ def mean_features(parts: Iterable[np.ndarray], shape: tuple[int, int]) -> np.nda
     return (total / max(count, 1)).astype(np.float32)
 
 
+def write_mean(mean: np.ndarray) -> None:
+    partial = partial_path(MEAN_FEATURES)
+    with partial.open("wb") as file:
+        np.save(file, mean, allow_pickle=False)
+    os.replace(partial, MEAN_FEATURES)
+
+
 def batched(images: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
     left = iter(images)
     while batch := list(islice(left, size)):
@@ -143,9 +150,9 @@ def main() -> None:
         with shared_directory(FEATURES) as folder:
             if is_main_process():
                 write_text(folder / "README.md", "encode.cache is off: pictures are encoded in every step instead.\n")
-                images = batched(islice(read_images("train"), settings.mean_pictures), settings.batch_size)
-                parts = (features_of(model, batch, bf16) for batch in images)
-                np.save(mean_path(folder), mean_features(parts, (patches, width)), allow_pickle=False)
+        if is_main_process():
+            images = batched(islice(read_images("train"), settings.mean_pictures), settings.batch_size)
+            write_mean(mean_features((features_of(model, batch, bf16) for batch in images), (patches, width)))
         return
     shapes = {split: (int(picture_starts(split)[-1]), patches, width) for split in SPLITS if has_split(split)}
     needed = 2 * sum(count * patches * width for count, _, _ in shapes.values())
@@ -167,11 +174,10 @@ def main() -> None:
             raise InputError(f"{trouble}: {_INSTEAD}")
         for split in shapes:
             write_features(model, split, settings.batch_size, bf16, features_path(split, folder))
-        wait_for_everyone()
-        if is_main_process():
-            train = np.load(features_path("train", folder), mmap_mode="r", allow_pickle=False)[: settings.mean_pictures]
-            parts = (train[start : start + settings.batch_size] for start in range(0, len(train), settings.batch_size))
-            np.save(mean_path(folder), mean_features(parts, (patches, width)), allow_pickle=False)
+    if is_main_process():
+        train = np.load(features_path("train"), mmap_mode="r", allow_pickle=False)[: settings.mean_pictures]
+        parts = (train[start : start + settings.batch_size] for start in range(0, len(train), settings.batch_size))
+        write_mean(mean_features(parts, (patches, width)))
 
 
 def end_cleanly() -> None:

@@ -14,7 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 NOT_COPIED = {".git", ".venv", ".venv-lock", ".resume", "wandb", "dvc.lock", "dvc_plots"}
 NOT_COPIED |= {"reports", "metrics", "checkpoints"}
-NOT_COPIED |= {f"data/{out}" for out in ("fetched", "prepared", "tokenizer", "vision", "language", "features", "sft")}
+NOT_COPIED |= {
+    f"data/{out}"
+    for out in ("fetched", "prepared", "tokenizer", "vision", "language", "features", "mean_features.npy", "sft")
+}
 NOT_COPIED |= {f".dvc/{name}" for name in ("cache", "tmp", "config.local")}
 # Other processes may write these during the copy.
 CHANGING = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".hypothesis", "*.partial*")

@@ -206,6 +206,49 @@ def test_descriptions_come_before_questions() -> None:
     assert asks == sorted(asks) and 0.15 < sum(asks) / len(asks) < 0.45
 
 
+def test_both_kinds_of_description_are_shown_and_neither_is_a_question() -> None:
+    rows = [
+        {"texts": [*r["texts"], {"task": "far_first", "question": "请由远及近地描述。", "answer": ["远处有树。"]}]}
+        for r in ROWS
+    ]
+    tasks = [[text["task"] for text in texts] for _, texts in scene_dialogues(rows, 20, PARAMS.sft.question_share, 1)]
+    counts = Counter(names[0] for names in tasks if len(names) == 1)
+    assert set(counts) == {"description", "far_first"} and 0.8 < counts["description"] / counts["far_first"] < 1.25
+    assert {name for names in tasks if len(names) > 1 for name in names} == {"caption", "random", "popular", "colour"}
+
+
+@pytest.mark.parametrize("source", ["world", "jsonl"])
+def test_a_phase_has_validation_samples_made_like_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """Every held-out scene or row once, whatever the phase's number of target tokens."""
+    monkeypatch.chdir(tmp_path)
+    phases = {
+        name: phase.model_copy(update={"target_tokens": 300 if phase.target_tokens else None})
+        for name, phase in PARAMS.sft.phases.items()
+    }
+    params = PARAMS.model_copy(
+        update={
+            "sft": PARAMS.sft.model_copy(update={"phases": phases}),
+            "data": PARAMS.data.model_copy(update={"source": source}),
+        }
+    )
+    rows = {"train": ROWS, "validation": [row(number) for number in range(7)]}
+    if source == "jsonl":
+        answer = ROWS[0]["texts"][0]["answer"]
+        rows = {split: [{"texts": [turn("<image>请描述。", *answer)]} for _ in rows[split]] for split in rows}
+    monkeypatch.setattr(curriculum, "load_params", lambda: params)
+    monkeypatch.setattr(curriculum, "load_tokenizer", lambda: TOKENIZER)
+    monkeypatch.setattr(curriculum, "read_rows", lambda split, *_: rows[split])
+    monkeypatch.setattr(curriculum, "picture_starts", lambda split: range(len(rows[split]) + 1))
+    curriculum.main()
+    for phase in phases:
+        found = listed(Samples.read(tmp_path / f"data/sft/{phase}/validation.parquet"))
+        assert sorted(pictures for pictures, *_ in found) == [[number] for number in range(7)]
+        longest = max(sum(label != IGNORED for label in labels) for *_, labels in found)
+        assert longest <= 4 * (params.sft.max_len_of(phase) + 1)
+
+
 def test_rows_of_files_come_once_and_in_order() -> None:
     found, dropped, longest = samples(96, None, FILE_ROWS)
     assert [pictures for pictures, _, _ in listed(found)] == [[0], [1], [2]] and dropped == 0

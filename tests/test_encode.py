@@ -132,7 +132,7 @@ def test_features_are_the_encoders_last_hidden_states(project: Path, monkeypatch
     assert "pictures/s" in err
     monkeypatch.chdir(project)
     model = CLIPVisionModel.from_pretrained("data/vision").eval()
-    assert {path.stem for path in Path("data/features").iterdir()} == {*COUNTS, "mean"}
+    assert {path.stem for path in Path("data/features").iterdir()} == {*COUNTS}
     for split, counts in COUNTS.items():
         pixels = encode.pixel_values(list(read_images(split)), SIDE)
         with torch.no_grad():
@@ -190,7 +190,8 @@ def test_ended_half_way_it_leaves_nothing_and_starts_over(project: Path) -> None
     (project / "data/.features.partial").mkdir()  # what it would leave if it were killed
     code, _, err = run(project, "stages.encode")
     assert code == 0, err
-    assert sorted(path.name for path in (project / "data").iterdir()) == ["features", "prepared", "vision"]
+    names = ["features", "mean_features.npy", "prepared", "vision"]
+    assert sorted(path.name for path in (project / "data").iterdir()) == names
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -200,7 +201,7 @@ def test_a_disk_that_does_not_take_them_is_one_sentence(project: Path, processes
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))  # noqa: E731
     code, _, err = run(project, "stages.encode", before=limit)
     assert code == 2, err
-    assert err.count("error: data/features cannot be made whole: ") == 1
+    assert err.count("error: data/features cannot be written completely: ") == 1
     assert "set encode.cache to false" in err and "Traceback" not in err
     assert_nothing_left(project)
 
@@ -262,7 +263,7 @@ def test_room_is_what_features_and_dvcs_copy_of_them_need(
     assert sorted(path.name for path in (project / "data").iterdir()) == ["prepared", "vision"]
     usage(room)
     encode.main()
-    assert len(features(project)) == 4
+    assert len(features(project)) == 3
 
 
 @pytest.mark.parametrize("mean_pictures", [7, 1000])
@@ -271,7 +272,7 @@ def test_the_mean_is_that_of_the_first_train_pictures(project: Path, mean_pictur
     code, _, err = run(project, "stages.encode")
     assert code == 0, err
     train = np.load(project / "data/features/train.npy", allow_pickle=False)
-    mean = np.load(project / "data/features/mean.npy", allow_pickle=False)
+    mean = np.load(project / "data/mean_features.npy", allow_pickle=False)
     assert mean.dtype == np.float32
     assert mean == pytest.approx(train[:mean_pictures].astype(np.float64).mean(0), abs=1e-6)
     assert abs(mean - train.astype(np.float64).mean(0)).max() < 1e-6 or mean_pictures < len(train)
@@ -280,12 +281,12 @@ def test_the_mean_is_that_of_the_first_train_pictures(project: Path, mean_pictur
 def test_without_a_cache_the_mean_alone_is_written(project: Path) -> None:
     code, _, err = run(project, "stages.encode")
     assert code == 0, err
-    expected = np.load(project / "data/features/mean.npy", allow_pickle=False)
+    expected = np.load(project / "data/mean_features.npy", allow_pickle=False)
     set_params(project, processes=2, cache=False)
     code, _, err = run(project, "stages.encode")
     assert code == 0, err
-    assert sorted(path.name for path in (project / "data/features").iterdir()) == ["README.md", "mean.npy"]
-    assert np.load(project / "data/features/mean.npy", allow_pickle=False) == pytest.approx(expected, abs=1e-5)
+    assert sorted(path.name for path in (project / "data/features").iterdir()) == ["README.md"]
+    assert np.load(project / "data/mean_features.npy", allow_pickle=False) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_mean_of_no_pictures_is_refused(project: Path) -> None:

@@ -309,7 +309,7 @@ def test_files_of_a_local_folder(project: Project, monkeypatch: pytest.MonkeyPat
     with pytest.raises(InputError, match=r"行\.jsonl of 我的 数据 has changed"):
         fetched_files("models", "mine")
     (folder / "行.jsonl").unlink()
-    with pytest.raises(InputError, match=r"行\.jsonl of 我的 数据 has vanished .* run `dvc repro --force"):
+    with pytest.raises(InputError, match=r"行\.jsonl of 我的 数据 is no longer in .* run `dvc repro --force"):
         fetched_files("models", "mine")
     assert "fetch.models.mine.files: 我的 数据 has no 'missing.parquet|行.jsonl' (it has " in project.error()
 
@@ -328,7 +328,7 @@ def test_a_file_deleted_from_the_cache_is_a_one_line_error(project: Project) -> 
         "from stages.common.core.stage import run_stage; from stages.common.data.fetched import fetched_files; "
         "run_stage(lambda: fetched_files('models', 'it'))"
     )
-    assert f"tokenizer.json of {MINIMIND[1]} has vanished from the Hub's cache" in project.error(program)
+    assert f"tokenizer.json of {MINIMIND[1]} is no longer in the Hub's cache" in project.error(program)
 
 
 # Broken connections and damaged files

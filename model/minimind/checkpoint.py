@@ -34,6 +34,7 @@ KEY_VALUE_HEADS = 2  # in every published MiniMind2 model, at any width
 # which is loaded from its own directory.
 BUFFERS = {f"{prefix}{name}" for prefix in ("", "model.") for name in ("freqs_cos", "freqs_sin", "pos_cis")}
 VISION_PREFIX = "vision_encoder."
+_LISTED = 12  # names in an error message, at most
 
 LAYER = (
     "self_attn.q_proj",
@@ -265,10 +266,10 @@ def _shape(sizes: Iterable[int]) -> str:
     return " x ".join(map(str, sizes)) or "of a scalar"
 
 
-def _list(names: list[str], most: int = 12) -> str:
-    """Names for a sentence: the first ``most``, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _list(names: list[str]) -> str:
+    """Names for a sentence: the first ones, and how many more there are."""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def set_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -46,7 +46,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     write_shard(folder / "test-00000.parquet", ROWS)
     write_empty_shard(folder / "fixed-00000.parquet")
     (tmp_path / "data/features").mkdir()
-    np.save(tmp_path / "data/features/mean.npy", np.full((4, 8), 0.5, np.float32))
+    np.save(tmp_path / "data/mean_features.npy", np.full((4, 8), 0.5, np.float32))
     monkeypatch.chdir(tmp_path)
     params = load_params(ROOT / "tests/params.yaml")
     evaluate = params.evaluate.model_copy(update={"max_new_tokens": 4, "scenes": 10})

@@ -42,7 +42,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         rows = [row(split, number, background) for number, background in enumerate(backgrounds)]
         write_shard(tmp_path / f"data/prepared/{split}-00000.parquet", rows)
         np.save(tmp_path / f"data/features/{split}.npy", rng.normal(size=(len(rows), 4, 8)).astype(np.float16))
-    np.save(tmp_path / "data/features/mean.npy", np.full((4, 8), 0.5, np.float32))
+    np.save(tmp_path / "data/mean_features.npy", np.full((4, 8), 0.5, np.float32))
     monkeypatch.chdir(tmp_path)
     params = load_params(ROOT / "tests/params.yaml")
     evaluate = params.evaluate.model_copy(update={"max_new_tokens": 4, "scenes": 5})

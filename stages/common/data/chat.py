@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerFast
@@ -17,11 +16,11 @@ SPECIAL_TOKENS = (PAD, START, END, IMAGE)
 IGNORED = -100  # label of a position that is no target
 
 
-def load_tokenizer(folder: Path = TOKENIZER) -> PreTrainedTokenizerFast:
+def load_tokenizer() -> PreTrainedTokenizerFast:
     """Raises InputError if stage tokenizer has not run yet."""
-    if not (folder / "tokenizer.json").exists():
-        raise InputError(f"{folder} holds no tokenizer: run `dvc repro tokenizer` first")
-    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    if not (TOKENIZER / "tokenizer.json").exists():
+        raise InputError(f"{TOKENIZER} holds no tokenizer: run `dvc repro tokenizer` first")
+    return PreTrainedTokenizerFast.from_pretrained(TOKENIZER, local_files_only=True)
 
 
 def with_image(question: str) -> str:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from stages.common.core.errors import InputError
-from stages.common.core.paths import FEATURES
+from stages.common.core.paths import FEATURES, MEAN_FEATURES
 from stages.common.data.pictures import pixel_values
 from stages.common.data.shards import PictureReader
 
@@ -50,7 +50,7 @@ class DecodedPictures:
 
 
 class MeanPicture:
-    """A blind picture: the same mean patch features [P, D], float32, whatever number is asked for."""
+    """A blind picture: the same mean patch features [P, D], float32, for every number."""
 
     key = "patch_features"
 
@@ -63,10 +63,6 @@ class MeanPicture:
 
 def features_path(split: str, root: Path = FEATURES) -> Path:
     return root / f"{split}.npy"
-
-
-def mean_path(root: Path = FEATURES) -> Path:
-    return root / "mean.npy"
 
 
 def load_pictures(split: str, cache: bool, image_size: int) -> Pictures:
@@ -82,9 +78,8 @@ def load_pictures(split: str, cache: bool, image_size: int) -> Pictures:
     return CachedFeatures(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def load_mean(root: Path = FEATURES) -> MeanPicture:
-    """The mean patch features of train pictures. Raises InputError where the stage encode has not run yet."""
-    path = mean_path(root)
-    if not path.exists():
-        raise InputError(f"{path} is missing: run `dvc repro encode` first")
-    return MeanPicture(np.load(path, allow_pickle=False))
+def load_mean() -> MeanPicture:
+    """The mean patch features of train pictures. Raises InputError if stage encode has not run yet."""
+    if not MEAN_FEATURES.exists():
+        raise InputError(f"{MEAN_FEATURES} is missing: run `dvc repro encode` first")
+    return MeanPicture(np.load(MEAN_FEATURES, allow_pickle=False))

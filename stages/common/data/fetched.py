@@ -52,9 +52,11 @@ def _existing(entry: dict[str, Any], file: dict[str, Any]) -> Path:
     place = "the Hub's cache" if entry["source"] == "hub" else entry["repo"]
     path = _cached(entry, file["name"]) if entry["source"] == "hub" else Path(entry["repo"]).expanduser() / file["name"]
     if path is None or not path.exists():
-        raise InputError(f"{file['name']} of {entry['repo']} has vanished from {place} since it was fetched: {AGAIN}")
+        raise InputError(f"{file['name']} of {entry['repo']} is no longer in {place}: {AGAIN}")
     if "count" not in file and path.stat().st_size != file["size"]:
-        raise InputError(f"{file['name']} of {entry['repo']} has changed in {place} since it was fetched: {AGAIN}")
+        raise InputError(
+            f"{file['name']} of {entry['repo']} has another size in {place} than when it was fetched: {AGAIN}"
+        )
     return path
 
 

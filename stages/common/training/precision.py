@@ -10,7 +10,7 @@ import torch
 
 @lru_cache(maxsize=1)
 def use_bf16(precision: str) -> bool:
-    """Whether to multiply in bf16. ``auto`` times both once: on some processors bf16 is emulated and slower."""
+    """Whether to multiply in bf16. ``auto`` measures both formats once: some processors emulate bf16, more slowly."""
     if precision != "auto":
         return precision == "bf16"
     if torch.cuda.is_available():
