@@ -1,0 +1,173 @@
+"""Runs the two checkpoints that decide whether a regime hallucinates as the notes' did, over several seeds.
+
+    python -m benchmarks.regime run NAME --seeds 11,12,13 [-S key=value ...]
+    python -m benchmarks.regime gate NAME
+
+`run` clones the committed project into .regime/NAME-SEED for each seed, sets parameters there, and runs
+`dvc repro score-pretrain score@direct`; DVC's cache is shared, so what two runs have in common is computed once. A
+finished seed is written at once to benchmarks/results/regime/NAME/seed-SEED.json, and is skipped when `run` starts
+again. `gate` reads these files alone and prints each condition with its interval over seeds (Student's t).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from benchmarks.record import code_hash
+from stages.common.core.errors import InputError
+from stages.common.core.files import write_json
+from stages.common.core.stage import run_stage
+from stages.report.recorded_runs import seed_mean
+from stages.report.run.regime import CONDITIONS, Condition
+
+RESULTS = Path("benchmarks/results/regime")
+CLONES = Path(".regime")
+CHECKPOINTS = {"pretrain": "pretrain", "direct": "sft-direct"}
+_SERIES = ("sentence", "distance", "frequency")
+_TARGETS = ("score-pretrain", "score@direct")
+
+
+def with_settings(params: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``params`` with the values at dotted keys replaced. Raises InputError for a key that is not there."""
+    changed = json.loads(json.dumps(params))
+    for key, value in settings.items():
+        *parents, name = key.split(".")
+        section = changed
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or name not in section:
+            raise InputError(f"{key} is not a parameter of params.yaml; check its spelling")
+        section[name] = value
+    return changed
+
+
+def run_seed(root: Path, name: str, seed: int, settings: Mapping[str, Any], threads: int) -> None:
+    """Run one seed in its own clone, and write its record. Raises InputError with the log's path where a stage fails."""
+    clone = root / CLONES / f"{name}-{seed}"
+    if not clone.exists():
+        clone.parent.mkdir(exist_ok=True)
+        _check(subprocess.run(["git", "clone", "-q", root, clone], check=False), "git clone")
+    params_file = clone / "params.yaml"
+    before = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    params = with_settings(before, {**settings, "seed": seed, "wandb.mode": "disabled"})
+    params_file.write_text(yaml.safe_dump(params, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    local = clone / ".dvc/config.local"
+    local.write_text(f"[cache]\n    dir = {root / '.dvc/cache'}\n", encoding="utf-8")
+    log = clone / "log.txt"
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    with log.open("a") as output:
+        command = [sys.executable, "-m", "dvc", "repro", *_TARGETS]
+        done = subprocess.run(command, cwd=clone, env=environment, stdout=output, stderr=output, check=False)
+    _check(done, f"{' '.join(command[2:])} in {clone} (see {log})")
+    write_json(root / RESULTS / name / f"seed-{seed}.json", _record(clone, seed, settings))
+
+
+def _record(clone: Path, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True)
+    checkpoints = {}
+    for role, checkpoint in CHECKPOINTS.items():
+        folder = clone / "reports/evaluation" / checkpoint
+        found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        checkpoints[role] = {
+            "intervals": found["intervals"],
+            "series": {along: found["series"].get(along, []) for along in _SERIES},
+            "provenance": provenance,
+        }
+    seconds = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))["seconds"]
+        for path in sorted((clone / "reports/time").glob("*.json"))
+    }
+    return {
+        "commit": commit.stdout.strip(),
+        "code": code_hash(clone),
+        "seed": seed,
+        "params": dict(settings),
+        "seconds": seconds,
+        "checkpoints": checkpoints,
+    }
+
+
+def _check(done: subprocess.CompletedProcess, what: str) -> None:
+    if done.returncode:
+        raise InputError(f"{what} failed with exit code {done.returncode}")
+
+
+def read_records(root: Path, name: str) -> list[dict[str, Any]]:
+    """The finished seeds of ``name``. Raises InputError where there are none."""
+    paths = sorted((root / RESULTS / name).glob("seed-*.json"))
+    if not paths:
+        raise InputError(f"{RESULTS / name} has no seed-*.json: run `python -m benchmarks.regime run {name}` first")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def differences(records: Sequence[Mapping[str, Any]], condition: Condition) -> list[float | None]:
+    """The larger value of the condition minus the smaller one, for each seed."""
+    return [_difference(record, condition) for record in records]
+
+
+def _difference(record: Mapping[str, Any], condition: Condition) -> float | None:
+    values = []
+    for value in (condition.larger, condition.smaller):
+        if isinstance(value, tuple):
+            role, metric = value
+            values.append(record["checkpoints"][role]["intervals"].get(metric, {}).get("value"))
+        else:
+            values.append(value)
+    return None if None in values else values[0] - values[1]
+
+
+def gate(root: Path, name: str) -> bool:
+    """Print every condition; whether all hold with intervals clear of zero."""
+    records = read_records(root, name)
+    print(f"{name}: seeds {', '.join(str(record['seed']) for record in records)}")
+    passed = True
+    for condition in CONDITIONS:
+        found = differences(records, condition)
+        mean = seed_mean(found)
+        holds = mean.low is not None and mean.low > 0
+        passed &= holds
+        each = " ".join("?" if value is None else f"{value:+.3f}" for value in found)
+        interval = f"[{mean.low:+.3f}, {mean.high:+.3f}]" if mean.low is not None else "(no interval)"
+        value = "?" if mean.value is None else f"{mean.value:+.3f}"
+        print(f"{'holds ' if holds else 'FAILS '} {condition.key:12} {value} {interval}  by seed: {each}")
+    print("gate:", "passed" if passed else "not passed")
+    return passed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.regime", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run seeds that have no record yet")
+    run.add_argument("name")
+    run.add_argument("--seeds", required=True, type=lambda text: [int(seed) for seed in text.split(",")])
+    run.add_argument("-S", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    run.add_argument("--jobs", type=int, default=2, help="seeds at the same time (2)")
+    commands.add_parser("gate", help="print the conditions of recorded seeds").add_argument("name")
+    arguments = parser.parse_args()
+    root = Path.cwd()
+    if arguments.command == "gate":
+        gate(root, arguments.name)
+        return
+    settings = {key: yaml.safe_load(value) for key, _, value in (each.partition("=") for each in arguments.settings)}
+    left = [seed for seed in arguments.seeds if not (root / RESULTS / arguments.name / f"seed-{seed}.json").exists()]
+    threads = max(1, (os.cpu_count() or 1) // max(1, min(arguments.jobs, len(left))))
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        jobs = [pool.submit(run_seed, root, arguments.name, seed, settings, threads) for seed in left]
+        for job in tqdm(jobs, unit="seed", desc=arguments.name):
+            job.result()
+
+
+if __name__ == "__main__":
+    run_stage(main)
