@@ -21,12 +21,17 @@ from stages.common.core.files import write_json, write_text
 ANSWERS = Path("reports/answers")  # a folder for each checkpoint, with epoch-N beneath it for those of earlier epochs
 
 TEXT_TASKS = ("description", "caption")  # the long prompt and the short one
+FAR_FIRST = "far_first"  # the long prompt that asks for far things first, in the built-in world
 YES_NO_TASKS = ("random", "popular", "adversarial")  # how the absent object of a yes/no question was chosen (POPE)
 DIALOGUE = "dialogue"  # task of the losses of a dialogue read from files
 
 # Fixed, so that checkpoints and runs compare; the picture stands before the prompt.
-# Of the built-in world: both are among the prompts of its training texts.
-WORLD_PROMPTS = {"description": "请详细描述这张图片。", "caption": "用一句话描述这张图片。"}
+# Of the built-in world: all are among the prompts of its training texts.
+WORLD_PROMPTS = {
+    "description": "请详细描述这张图片。",
+    "caption": "用一句话描述这张图片。",
+    FAR_FIRST: "请由远及近地描述这张图片。",
+}
 # Of files: MiniMind-V's own evaluation uses the long one; the short one is a prompt of its pretraining data.
 FILE_PROMPTS = {"description": "描述一下这个图像的内容。", "caption": "提供给定图像的简要描述。"}
 
@@ -53,7 +58,8 @@ _LOSSES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. ``id`` names the row, ``split`` is test or fixed, ``task`` one of TEXT_TASKS or YES_NO_TASKS.
+    """One answer. ``id`` names the row, ``split`` is test, validation or fixed, ``task`` one of TEXT_TASKS or
+    YES_NO_TASKS, or FAR_FIRST.
 
     ``prompt`` is without the placeholders of pictures. ``reference``: the text that the data has for this prompt; ""
     where there is none. Of a yes/no question ``kind`` is the kind of object that it asks about and ``expected`` the

@@ -1,9 +1,9 @@
-"""Stage answer@checkpoint: what a checkpoint writes about the test pictures: `python -m stages.evaluate.answer NAME`.
+"""Stage answer@checkpoint: what a checkpoint writes about test pictures: `python -m stages.evaluate.answer NAME`.
 
 in: data/{prepared,tokenizer,features}, the checkpoint; params data.source, encode.cache,
 evaluate.{scenes,max_new_tokens,batch_size}.
 out: reports/answers/<checkpoint>/ (see stages/evaluate/files.py), and the same in epoch-<number>/ for each checkpoint
-that was kept after an earlier epoch
+that was kept after an earlier epoch, which answers about validation scenes, so that test scenes choose no epoch
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from stages.evaluate.answer.scenes import answer_scenes
 from stages.evaluate.files import answers_folder, write_model, write_provenance
 
 
-def answer(name: str, params: Params, folder: Path) -> None:
+def answer(name: str, params: Params, folder: Path, split: str) -> None:
     model = load_checkpoint(name).to("cuda" if torch.cuda.is_available() else "cpu")
     answerer = Answerer(model, load_tokenizer(), params.evaluate.batch_size)
     write_answers_of = answer_scenes if params.data.source == "world" else answer_dialogues
-    write_answers_of(answerer, params, folder, name)
+    write_answers_of(answerer, params, folder, name, split)
     write_model(folder, name, *count_parameters(model))
     write_provenance(folder, training_provenance(name), provenance("fp32", compiled=False, processes=1))
 
@@ -55,8 +55,8 @@ def main() -> None:
         for epoch in epoch_checkpoints(name):
             epoch_folder = folder / epoch.removeprefix(f"{name}/")
             epoch_folder.mkdir()
-            answer(epoch, params, epoch_folder)
-        answer(name, params, folder)
+            answer(epoch, params, epoch_folder, "validation")
+        answer(name, params, folder, "test")
 
 
 if __name__ == "__main__":

@@ -29,16 +29,18 @@ from stages.evaluate.files import (
 Row = dict[str, Any]
 
 
-def answer_dialogues(answerer: Answerer, params: Params, folder: Path, label: str) -> None:
-    """Writes answers and losses into ``folder``."""
-    rows = list(read_rows("test", ["id", "texts"], params.evaluate.scenes))
-    answers = _first_answers(answerer, rows, params, label)
+def answer_dialogues(answerer: Answerer, params: Params, folder: Path, label: str, split: str) -> None:
+    """Writes answers and losses for rows of ``split`` into ``folder``."""
+    rows = list(read_rows(split, ["id", "texts"], params.evaluate.scenes))
+    answers = _first_answers(answerer, rows, params, label, split)
     write_answers(folder, [*answers, *_photographs(answerer, params, label)])
-    write_losses(folder, dialogue_losses(answerer, rows, params, label))
+    write_losses(folder, dialogue_losses(answerer, rows, params, label, split))
 
 
-def dialogue_losses(answerer: Answerer, rows: Sequence[Row], params: Params, label: str) -> list[TextLosses]:
-    starts = picture_starts("test")
+def dialogue_losses(
+    answerer: Answerer, rows: Sequence[Row], params: Params, label: str, split: str
+) -> list[TextLosses]:
+    starts = picture_starts(split)
     references = []
     for number, row in enumerate(rows):
         turns = [(turn["question"], turn["answer"]) for turn in row["texts"]]
@@ -51,7 +53,7 @@ def dialogue_losses(answerer: Answerer, rows: Sequence[Row], params: Params, lab
         else Other(rows[int(np.searchsorted(starts, pictures[0], "right")) - 1]["id"], pictures)
         for pictures in other_pictures(shown)
     ]
-    pictures = answerer.pictures("test", params.encode.cache)
+    pictures = answerer.pictures(split, params.encode.cache)
     return text_losses(answerer, references, others, pictures, load_mean(), label)
 
 
@@ -70,9 +72,9 @@ def other_pictures(shown: Sequence[Sequence[int]]) -> list[list[int] | None]:
     return others
 
 
-def _first_answers(answerer: Answerer, rows: Sequence[Row], params: Params, label: str) -> list[Answer]:
+def _first_answers(answerer: Answerer, rows: Sequence[Row], params: Params, label: str, split: str) -> list[Answer]:
     """An empty answer where the question leaves no room for one in the decoder's positions."""
-    starts = picture_starts("test")
+    starts = picture_starts(split)
     longest = params.evaluate.max_new_tokens
     available = answerer.model.config.text_config.max_position_embeddings - longest
     questions, asked = [], []
@@ -82,12 +84,12 @@ def _first_answers(answerer: Answerer, rows: Sequence[Row], params: Params, labe
         if answerer.length(question) <= available:
             questions.append(question)
             asked.append(number)
-    pictures = answerer.pictures("test", params.encode.cache)
-    texts = dict(zip(asked, answerer.answer(questions, pictures, longest, f"{label} test questions"), strict=True))
+    pictures = answerer.pictures(split, params.encode.cache)
+    texts = dict(zip(asked, answerer.answer(questions, pictures, longest, f"{label} {split} questions"), strict=True))
     return [
         Answer(
             row["id"],
-            "test",
+            split,
             "description",
             _without_images(row["texts"][0]["question"]),
             texts.get(number, ""),

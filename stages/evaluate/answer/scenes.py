@@ -14,6 +14,7 @@ from stages.common.data.shards import read_rows
 from stages.evaluate.answer.answerer import Answerer, Question
 from stages.evaluate.answer.losses import Other, make_reference, text_losses
 from stages.evaluate.files import (
+    FAR_FIRST,
     TEXT_TASKS,
     WORLD_PROMPTS,
     YES_NO_TASKS,
@@ -29,21 +30,24 @@ _YES_NO_TOKENS = 24  # longest answer to a yes/no question: the yes or no and a 
 Row = dict[str, Any]
 
 
-def answer_scenes(answerer: Answerer, params: Params, folder: Path, label: str) -> None:
-    """Writes answers, losses and hidden states into ``folder``."""
+def answer_scenes(answerer: Answerer, params: Params, folder: Path, label: str, split: str) -> None:
+    """Writes answers, losses and, where ``split`` is test, hidden states into ``folder``."""
     columns = ["id", "scene", "texts"]
-    test = list(read_rows("test", columns, params.evaluate.scenes))
+    rows = list(read_rows(split, columns, params.evaluate.scenes))
     fixed = list(read_rows("fixed", columns))
     answers: list[Answer] = []
     for task in TEXT_TASKS:
-        answers += _text_answers(answerer, test, "test", task, params, label)
+        answers += _text_answers(answerer, rows, split, task, params, label)
         answers += _text_answers(answerer, fixed, "fixed", task, params, label)
-    write_answers(folder, [*answers, *_yes_no_answers(answerer, test, params, label)])
-    write_losses(folder, scene_losses(answerer, test, params, label))
-    for split, scenes in (("validation", sum(1 for _ in read_rows("validation", ["id"]))), ("test", len(test))):
-        questions = [Question((number,), with_image(WORLD_PROMPTS["description"])) for number in range(scenes)]
-        pictures = answerer.pictures(split, params.encode.cache)
-        write_hidden(folder, split, answerer.hidden_states(questions, pictures, f"{label} hidden states {split}"))
+    # A third of the scenes: long answers take most of this stage's time. No losses, for the same reason.
+    answers += _text_answers(answerer, rows[: params.evaluate.scenes // 3], split, FAR_FIRST, params, label)
+    write_answers(folder, [*answers, *_yes_no_answers(answerer, rows, split, params, label)])
+    write_losses(folder, scene_losses(answerer, rows, split, params, label))
+    if split == "test":
+        for name, scenes in (("validation", sum(1 for _ in read_rows("validation", ["id"]))), ("test", len(rows))):
+            questions = [Question((number,), with_image(WORLD_PROMPTS["description"])) for number in range(scenes)]
+            pictures = answerer.pictures(name, params.encode.cache)
+            write_hidden(folder, name, answerer.hidden_states(questions, pictures, f"{label} hidden states {name}"))
 
 
 def other_rows(groups: Sequence[Hashable]) -> list[int | None]:
@@ -59,7 +63,7 @@ def other_rows(groups: Sequence[Hashable]) -> list[int | None]:
     return others
 
 
-def scene_losses(answerer: Answerer, rows: Sequence[Row], params: Params, label: str) -> list[TextLosses]:
+def scene_losses(answerer: Answerer, rows: Sequence[Row], split: str, params: Params, label: str) -> list[TextLosses]:
     """Of the first reference text of each task; the other picture has the same background, so that a text's objects
     are what differs."""
     backgrounds = [json.loads(row["scene"])["background"] for row in rows]
@@ -71,7 +75,7 @@ def scene_losses(answerer: Answerer, rows: Sequence[Row], params: Params, label:
             references.append(make_reference(answerer, rows[number]["id"], task, turns, [number]))
             other = others[number]
             stand_ins.append(None if other is None else Other(rows[other]["id"], [other]))
-    pictures = answerer.pictures("test", params.encode.cache)
+    pictures = answerer.pictures(split, params.encode.cache)
     return text_losses(answerer, references, stand_ins, pictures, load_mean(), label)
 
 
@@ -92,15 +96,15 @@ def _text_answers(
     ]
 
 
-def _yes_no_answers(answerer: Answerer, rows: Sequence[Row], params: Params, label: str) -> list[Answer]:
+def _yes_no_answers(answerer: Answerer, rows: Sequence[Row], split: str, params: Params, label: str) -> list[Answer]:
     asked = [(number, text) for number, row in enumerate(rows) for text in row["texts"] if text["task"] in YES_NO_TASKS]
     questions = [Question((number,), with_image(text["question"])) for number, text in asked]
-    pictures = answerer.pictures("test", params.encode.cache)
+    pictures = answerer.pictures(split, params.encode.cache)
     answers = answerer.answer(questions, pictures, _YES_NO_TOKENS, f"{label} yes/no")
     return [
         Answer(
             rows[number]["id"],
-            "test",
+            split,
             text["task"],
             text["question"],
             answer,

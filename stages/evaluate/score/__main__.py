@@ -5,7 +5,8 @@ python -m stages.evaluate.score --manifest data/eval/photographs.yaml TRANSCRIPT
 
 The stage reads reports/answers/<checkpoint> (what stage answer wrote), data/prepared and data/eval, and writes
 reports/evaluation/<checkpoint>/{metrics.json, resamples.parquet, answers.jsonl, samples.txt, provenance.json}, and the
-same in epoch-<number>/ for each checkpoint that was kept after an earlier epoch. It takes seconds: no model runs.
+same in epoch-<number>/ for each checkpoint that was kept after an earlier epoch, which is judged on validation scenes.
+It takes seconds: no model runs.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def score_checkpoint(name: str, params: Params) -> None:
     scored: list[tuple[dict[str, Any], Results]] = []
     with atomic_directory(EVALUATIONS / name) as folder:
         for source in (*epoch_folders(name), own):
-            model, results = read_model(source), score(source, params)
+            model, results = read_model(source), score(source, params, "test" if source == own else "validation")
             target = folder / source.relative_to(own)
             target.mkdir(exist_ok=True)
             write_results(target, model, read_provenance(source), results)

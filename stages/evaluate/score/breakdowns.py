@@ -1,17 +1,17 @@
-"""Hallucination by sentence, by how frequent the kind of object is, and by whether the background suggests it."""
+"""Hallucination by sentence, by how frequent the kind of object is, by whether the background suggests it, and by
+distance."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stages.common.world.scene import Scene
 from stages.common.world.vocabulary import KINDS
 from stages.evaluate.score.bootstrap import Bootstrap, Estimate, Metric, ratio
+from stages.evaluate.score.depth import DISTANCES, RECALL_METRICS, recall_counts, sentence_ends
 from stages.evaluate.score.texts import TextScore
 
-_SENTENCE = re.compile(r"[^。！？!?\n]*[。！？!?\n]+|[^。！？!?\n]+$")
 _SMALLEST_SHARE = 0.1  # of the texts; the series by sentence ends where fewer have a k-th one
 FREQUENCIES = ("frequent", "middle", "rare")
 BACKGROUND = ("favoured", "other")
@@ -34,11 +34,22 @@ class Point(NamedTuple):
         return {"at": self.at, "texts": self.texts, "intervals": intervals, "kinds": self.kinds}
 
 
-_BY_KIND: dict[str, Metric] = {"chair_i": ratio("wrong", "mentions"), "recall": ratio("named", "there")}
-_BY_SENTENCE = _BY_KIND | {
-    "chair_i_here": ratio("wrong_here", "mentions_here"),
-    "chair_i_first": ratio("wrong_first", "mentions_first"),
+_CHAIR_RECALL: dict[str, Metric] = {"chair_i": ratio("wrong", "mentions"), "recall": ratio("named", "there")}
+_BY_KIND = _CHAIR_RECALL | {
+    "misnamed": ratio("misnamed", "mentions"),
+    "hallucinated": ratio("hallucinated", "mentions"),
 }
+_BY_SENTENCE = (
+    _CHAIR_RECALL
+    | RECALL_METRICS
+    | {
+        "chair_i_here": ratio("wrong_here", "mentions_here"),
+        "chair_i_first": ratio("wrong_first", "mentions_first"),
+        "chair_i_new": ratio("wrong_new", "mentions_new"),
+        "misnamed_new": ratio("misnamed_new", "mentions_new"),
+        "hallucinated_new": ratio("hallucinated_new", "mentions_new"),
+    }
+)
 PRIOR_METRICS: dict[str, Metric] = {
     "wrong_on_favoured_background": ratio("wrong_favoured", "wrong"),
     "wrong_on_favoured_background_expected": ratio("wrong_favoured_expected", "wrong"),
@@ -49,10 +60,11 @@ def by_sentence(scores: Sequence[TextScore], bootstrap: Bootstrap) -> list[Point
     """Texts cut off after their k-th sentence, k = 1, 2, ...; shorter texts count unchanged.
 
     ``chair_i_here`` counts the k-th sentence alone, ``chair_i_first`` the first sentence of the texts that reach the
-    k-th: long texts are about other scenes than short ones, so only these two can be compared. Ends before the first k
-    that few texts reach.
+    k-th: long texts are about other scenes than short ones, so only these two can be compared. ``chair_i_new``,
+    ``misnamed_new`` and ``hallucinated_new`` count, in the k-th sentence alone, kinds that no sentence before it names.
+    Ends before the first k that few texts reach.
     """
-    ends = [[match.end() for match in _SENTENCE.finditer(score.text)] for score in scores]
+    ends = [sentence_ends(score.text) for score in scores]
     series = []
     for k in range(1, max(map(len, ends), default=0) + 1):
         texts = sum(len(found) >= k for found in ends)
@@ -69,7 +81,9 @@ def _cut_counts(score: TextScore, ends: Sequence[int], k: int) -> Counts:
     shown = [mention for mention in score.mentions if mention.start < stop]
     here = [mention for mention in shown if mention.start >= start]
     first = [mention for mention in score.mentions if k <= len(ends) and mention.start < ends[0]]
+    new = [mention.kind for mention in score.first_mentions if start <= mention.start < stop]
     there = score.scene.kinds
+    named = {mention.kind for mention in shown}
     return {
         "mentions": len(shown),
         "wrong": sum(mention.kind not in there for mention in shown),
@@ -77,18 +91,31 @@ def _cut_counts(score: TextScore, ends: Sequence[int], k: int) -> Counts:
         "wrong_here": sum(mention.kind not in there for mention in here),
         "mentions_first": len(first),
         "wrong_first": sum(mention.kind not in there for mention in first),
-        "named": len({mention.kind for mention in shown} & there),
+        "mentions_new": len(new),
+        "wrong_new": sum(kind not in there for kind in new),
+        "misnamed_new": sum(kind in score.misnamed for kind in new),
+        "hallucinated_new": sum(kind not in there and kind not in score.misnamed for kind in new),
+        "named": len(named & there),
         "there": len(there),
+        **recall_counts(score, named),
     }
 
 
 def by_frequency(scores: Sequence[TextScore], frequency: Mapping[str, int], bootstrap: Bootstrap) -> list[Point]:
-    """Kinds in thirds, by the number of train scenes that show them (``frequency``)."""
-    ranked = sorted(frequency, key=lambda kind: (-frequency[kind], kind))
+    """Kinds in thirds, by the number of train scenes that show them (``frequency``); of those that none shows, in no
+    third, only mentions count, as rare."""
+    shown = [kind for kind, scenes in frequency.items() if scenes]
+    ranked = sorted(shown, key=lambda kind: (-frequency[kind], kind))
     third = -(-len(ranked) // len(FREQUENCIES))
     label = {kind: FREQUENCIES[rank // third] for rank, kind in enumerate(ranked)}
-    series = _by_label(scores, lambda kind, scene: label[kind], FREQUENCIES, bootstrap)
+    series = _by_label(scores, lambda kind, scene: label.get(kind, FREQUENCIES[-1]), FREQUENCIES, bootstrap)
     return [point._replace(kinds=tuple(kind for kind in ranked if label[kind] == point.at)) for point in series]
+
+
+def by_distance(texts: int, estimates: Mapping[str, Estimate]) -> list[Point]:
+    """Near and far things, from ``estimates`` of DEPTH_METRICS; CHAIR-i and its parts count first mentions."""
+    names = ("chair_i", "misnamed", "hallucinated", "recall")
+    return [Point(at, texts, {name: estimates[f"{name}_{at}"] for name in names}) for at in DISTANCES]
 
 
 def by_background(scores: Sequence[TextScore], bootstrap: Bootstrap) -> list[Point]:
@@ -115,6 +142,8 @@ def _by_label(
                 {
                     "mentions": len(mentioned),
                     "wrong": sum(kind not in there for kind in mentioned),
+                    "misnamed": sum(kind in score.misnamed for kind in mentioned),
+                    "hallucinated": sum(kind not in there and kind not in score.misnamed for kind in mentioned),
                     "named": len(there.intersection(mentioned)),
                     "there": len(there),
                 }

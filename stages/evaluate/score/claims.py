@@ -14,9 +14,9 @@ Aspect = Literal["count", "position", "relation"]
 ASPECTS: tuple[Aspect, ...] = ("count", "position", "relation")
 
 _NUMBERS = {"一": 1, "两": 2, "二": 2, "三": 3, "四": 4, "五": 5, "六": 6, "七": 7, "八": 8, "九": 9, "十": 10}
-_MEASURES = "".join({kind.measure for kind in KINDS.values()}) + "头匹台幢栋株束串条根"
+_MEASURES = any_of({*(kind.measure for kind in KINDS.values()), *"头匹台幢栋株束串条根"})
 _COLOUR = any_of(word for words in COLOUR_WORDS.values() for word in words)
-_COUNT = re.compile(rf"([{''.join(_NUMBERS)}]|\d+)[{_MEASURES}](?:穿着?)?(?:{_COLOUR})?的?(?:衣服的?)?[大小]?$")
+_COUNT = re.compile(rf"([{''.join(_NUMBERS)}]|\d+)(?:{_MEASURES})(?:{_COLOUR})?的?[大小]?$")
 _CELL_OF = {word: cell for cell, words in POSITION_WORDS.items() for word in words}
 _PLACE = any_of(_CELL_OF)
 _PLACE_BEFORE = re.compile(rf"({_PLACE})(?:的位置)?(?:还|则|也)?(?:有|是|可以?看[到见]|能看[到见]|站着|坐着|停着)")
@@ -26,6 +26,7 @@ _RELATION = any_of(_RELATION_OF)
 _IN_RELATION = re.compile("[就站坐停放立]?在$")
 _RELATION_AFTER = re.compile(rf"的?({_RELATION})(?P<then>还?(?:有|是))?")
 _FURTHER = re.compile("更靠([左右])")
+_BETWEEN = re.compile("的?(?:中间|之间)(?:还|则|也)?(?:有|是)")
 _INVERSE = {"on": "under", "under": "on", "beside": "beside"}
 
 
@@ -61,6 +62,8 @@ def _in_clause(text: str, start: int, end: int, mentions: Sequence[Mention]) -> 
         yield Claim("position", (first.kind,), _CELL_OF[place[1]])
     if len(mentions) == 2:
         yield from _relation(text, *mentions, end)
+    elif len(mentions) == 3:
+        yield from _between(text, *mentions)
 
 
 def _relation(text: str, one: Mention, two: Mention, end: int) -> Iterator[Claim]:
@@ -77,6 +80,13 @@ def _relation(text: str, one: Mention, two: Mention, end: int) -> Iterator[Claim
         yield Claim("relation", (one.kind, two.kind), "left" if side[1] == "左" else "right")
 
 
+def _between(text: str, one: Mention, two: Mention, three: Mention) -> Iterator[Claim]:
+    """一和二之间有三."""
+    inner = text[two.end : three.start]
+    if text[one.end : two.start] in ("和", "与") and _BETWEEN.match(inner):
+        yield Claim("relation", (three.kind, one.kind, two.kind), "between")
+
+
 def claim_right(claim: Claim, scene: Scene) -> bool | None:
     """Whether a claim is true of the scene; None if it is about an object that is not in the picture."""
     places = {group.kind: index for index, group in enumerate(scene.groups)}
@@ -87,6 +97,9 @@ def claim_right(claim: Claim, scene: Scene) -> bool | None:
         return claim.stated == groups[0].count
     if claim.aspect == "position":
         return claim.stated == (groups[0].row, groups[0].column)
+    if claim.stated == "between":
+        inner, *outer = claim.kinds
+        return any((found.kind, {a.kind, b.kind}) == (inner, set(outer)) for found, a, b in scene.between)
     return _related(claim.stated, groups[0], groups[1], scene)
 
 

@@ -28,22 +28,24 @@ PREFIXES = {"description": "photograph_", "caption": "caption_photograph_"}
 _METRICS = {"length": ratio("characters", "texts"), "repetition": ratio("repetition", "texts")}
 
 
-def score_dialogues(folder: Path, params: Params) -> Results:
-    """Scores of what stage answer wrote to ``folder``."""
+def score_dialogues(folder: Path, params: Params, split: str) -> Results:
+    """Scores of what stage answer wrote to ``folder`` about the rows of ``split``."""
     answers, losses = read_answers(folder), read_losses(folder)
     settings = params.evaluate
     lexicon = load_lexicon(LEXICON)
     manifest = load_manifest(MANIFEST, lexicon)
-    test = select(answers, "test", "description")
-    names = [answer.id for answer in test]
+    described = select(answers, split, "description")
+    names = [answer.id for answer in described]
     for each in losses:
         if each.id not in names:
             raise unknown_row(folder, each.id)
     bootstrap = Bootstrap(len(names), settings.bootstrap_samples, settings.confidence, params.seed)
     counted = [(each.id, loss_counts(each, lambda text: lexicon_spans(text, lexicon))) for each in losses]
-    forms = [{"texts": 1, "characters": len(answer.answer), "repetition": repetition(answer.answer)} for answer in test]
+    forms = [
+        {"texts": 1, "characters": len(answer.answer), "repetition": repetition(answer.answer)} for answer in described
+    ]
     estimates = bootstrap.of_sums(sum_by_scene(counted, names), LOSS_METRICS) | bootstrap.of_sums(forms, _METRICS)
-    rows = [answer_row(answer) for answer in test]
+    rows = [answer_row(answer) for answer in described]
     for task, prefix in PREFIXES.items():
         counts = []
         for answer in select(answers, "fixed", task):
@@ -58,4 +60,4 @@ def score_dialogues(folder: Path, params: Params) -> Results:
             found = photographs.of_sums(counts, PHOTOGRAPH_METRICS)
             estimates |= {prefix + name: estimate for name, estimate in found.items()}
     shown = [(answer.id, answer.answer) for answer in select(answers, "fixed", "description")]
-    return Results(len(names), estimates, {}, rows, shown)
+    return Results(split, len(names), estimates, {}, rows, shown)

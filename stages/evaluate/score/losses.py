@@ -91,21 +91,26 @@ LOSS_METRICS: dict[str, Metric] = {
 
 
 def two_alternative_counts(losses: TextLosses, own: Scene, other: Scene) -> dict[str, float]:
-    """What a text adds to the sums of ALTERNATIVE_METRICS.
+    """What a text adds to the sums of ALTERNATIVE_METRICS, over all kinds and over those of near and far things.
 
     Of each kind of object that is in the own scene and not in the other one, the first mention is counted: whether
     the own picture gives it the lower loss, summed over the tokens of the word. Of equal losses, a half.
     """
-    counts = {"alternatives": 0, "alternatives_right": 0.0}
+    counts: dict[str, float] = {}
+    distance = {group.kind: "near" if group.near else "far" for group in own.groups}
     for mention in _first_mentions(losses.text):
         if mention.negated or mention.kind not in own.kinds - other.kinds:
             continue
         covers = (losses.starts < mention.end) & (losses.ends > mention.start)
         if covers.any():
             own_nats, other_nats = (float(nats[covers].sum(dtype=float)) for nats in (losses.own, losses.other))
-            counts["alternatives"] += 1
-            counts["alternatives_right"] += 0.5 * ((own_nats < other_nats) + (own_nats <= other_nats))
+            right = 0.5 * ((own_nats < other_nats) + (own_nats <= other_nats))
+            for suffix in ("", f"_{distance[mention.kind]}"):
+                counts[f"alternatives{suffix}"] = counts.get(f"alternatives{suffix}", 0) + 1
+                counts[f"right{suffix}"] = counts.get(f"right{suffix}", 0.0) + right
     return counts
 
 
-ALTERNATIVE_METRICS: dict[str, Metric] = {"two_alternative": ratio("alternatives_right", "alternatives")}
+ALTERNATIVE_METRICS: dict[str, Metric] = {
+    f"two_alternative{suffix}": ratio(f"right{suffix}", f"alternatives{suffix}") for suffix in ("", "_near", "_far")
+}

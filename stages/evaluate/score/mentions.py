@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS
+from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, FAR_WORDS, KINDS
 
 
 @dataclass(frozen=True)
 class Mention:
-    """``start`` and ``end`` are character offsets into the text; ``colour`` is None where none is stated."""
+    """``start`` and ``end`` are character offsets into the text; ``colour`` is None where none is stated. ``far``: a
+    word such as 远处 stands before it in its clause."""
 
     kind: str
     word: str
@@ -19,6 +20,7 @@ class Mention:
     end: int
     colour: str | None
     negated: bool
+    far: bool
 
 
 _KIND_OF = {word: name for name, kind in KINDS.items() for word in kind.words}
@@ -63,13 +65,11 @@ _PRESENCE = re.compile(
     r"|看不[到见]|不是有?|不存在|并无)|有|是|但|却|看[到见]"
 )
 _COLOUR = f"({any_of(_COLOUR_OF)})"
-# 红色的小狗, 红色小狗, 红色的小汽车, 穿红色衣服的女士, 穿着红色的衣服的女士
-_BEFORE = re.compile(f"{_COLOUR}的?(?:衣服的?)?[大小]?$")
-# 小狗是红色的, 小狗的颜色是红色, 女士的衣服是红色的; nothing else may follow: 小狗是红色的气球, 小狗是红色的天空
-_IS = rf"(?:的?衣服)?(?:的?颜色)?(?:全都|[都全也])?[是为]{_COLOUR}的?(?=$|[、和与及而并且但还\s])"
-# 女士穿着红色的衣服, 女士身穿一件红色衣服; not 女士穿着红色的衣服的老人
-_WEARS = rf"(?:身上?)?穿[着了]?(?:一[件身])?{_COLOUR}的?衣服(?!的)"
-_AFTER = re.compile(f"{_IS}|{_WEARS}")
+# 红色的小狗, 红色小狗, 红色的小汽车
+_BEFORE = re.compile(f"{_COLOUR}的?[大小]?$")
+# 小狗是红色的, 小狗的颜色是红色; nothing else may follow: 小狗是红色的气球, 小狗是红色的天空
+_AFTER = re.compile(rf"(?:的?颜色)?(?:全都|[都全也])?[是为]{_COLOUR}的?(?=$|[、和与及而并且但还\s])")
+_FAR = re.compile(any_of(FAR_WORDS))
 
 
 def colour_spans(text: str) -> list[tuple[int, int]]:
@@ -88,6 +88,7 @@ def find_mentions(text: str) -> list[Mention]:
 
 def _in_clause(clause: str, offset: int) -> Iterator[Mention]:
     statements = [(match.start(), match["no"] is not None) for match in _PRESENCE.finditer(clause)]
+    far = _FAR.search(clause)
     for match in _OBJECT.finditer(clause):
         word = match["kind"]
         if word is None:
@@ -100,10 +101,11 @@ def _in_clause(clause: str, offset: int) -> Iterator[Mention]:
             end=offset + match.end(),
             colour=_stated_colour(clause, match.start(), match.end()),
             negated=bool(before) and before[-1],
+            far=far is not None and far.end() <= match.start(),
         )
 
 
 def _stated_colour(clause: str, start: int, end: int) -> str | None:
     """The colour that the clause gives the word at start:end, before it or as a predicate after it."""
     stated = _BEFORE.search(clause[:start]) or _AFTER.match(clause, end)
-    return _COLOUR_OF[next(filter(None, stated.groups()))] if stated else None
+    return _COLOUR_OF[stated[1]] if stated else None

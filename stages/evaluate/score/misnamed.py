@@ -14,7 +14,8 @@ def misnamed_kinds(mentions: Sequence[Mention], claims: Sequence[Claim], scene: 
     """The kinds that a text names wrongly, each in place of one thing of the picture that it does not name.
 
     A wrong kind can be the name of a group that the text does not name if both have the same parent class (a cat called
-    a dog) and the first place or the first colour that the text states of it is the group's. Each unnamed group
+    a dog) and the first place or the first colour that the text states of it is the group's, if it has a single colour.
+    Each unnamed group
     explains at most one wrong kind, and as many wrong kinds are explained as possible: a maximum bipartite matching;
     of kinds that compete for one group, the kind mentioned first is explained. All other wrong kinds are hallucinated.
 
@@ -33,7 +34,8 @@ def misnamed_kinds(mentions: Sequence[Mention], claims: Sequence[Claim], scene: 
 
     def fits(kind: str, group: Group) -> bool:
         return KINDS[kind].parent == KINDS[group.kind].parent and (
-            colours.get(kind) == group.colour or places.get(kind) == (group.row, group.column)
+            (group.colour is not None and colours.get(kind) == group.colour)
+            or places.get(kind) == (group.row, group.column)
         )
 
     wrong = [kind for kind in named if kind not in scene.kinds]

@@ -17,13 +17,14 @@ from stages.evaluate.score.bootstrap import Bootstrap, Estimate, divide
 # scenes.
 _C = 0.01
 _ITERATIONS = 1000  # of L-BFGS, at most
+_FEWEST = 20  # validation scenes that must show a kind, and that must not: with fewer, a probe learns the scenes
 
 
 def fit_probe(hidden: np.ndarray, present: np.ndarray, unseen: np.ndarray) -> np.ndarray:
     """Scores [M, K] of ``unseen`` [M, D] by one logistic regression per kind, fitted to ``hidden`` [N, D].
 
-    ``present`` [N, K] says which kinds each of the N scenes holds. Features are standardised. NaN for kinds that all
-    or none of the N scenes hold.
+    ``present`` [N, K] says which kinds each of the N scenes holds. Features are standardised. NaN for kinds that fewer
+    than 20 of the N scenes hold, or do not hold.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -31,7 +32,7 @@ def fit_probe(hidden: np.ndarray, present: np.ndarray, unseen: np.ndarray) -> np
     scaler = StandardScaler().fit(hidden.astype(np.float64))
     known, new = scaler.transform(hidden.astype(np.float64)), scaler.transform(unseen.astype(np.float64))
     scores = np.full((len(unseen), present.shape[1]), np.nan)
-    for kind in np.flatnonzero(present.any(0) & ~present.all(0)):
+    for kind in np.flatnonzero((present.sum(0) >= _FEWEST) & ((~present).sum(0) >= _FEWEST)):
         model = LogisticRegression(C=_C, max_iter=_ITERATIONS).fit(known, present[:, kind])
         scores[:, kind] = model.decision_function(new)
     return scores

@@ -23,9 +23,10 @@ Row = dict[str, Any]
 
 
 class Results(NamedTuple):
-    """``scenes``: how many were scored. ``series``: metrics along something, such as the sentences of a text.
+    """``scenes``: how many of ``split`` were scored. ``series``: metrics along something, such as a text's sentences.
     ``rows``: one per answer. ``shown``: (name, description) of the fixed pictures."""
 
+    split: str
     scenes: int
     estimates: dict[str, Estimate]
     series: dict[str, list[Point]]
@@ -54,6 +55,7 @@ def metrics_of(model: Mapping[str, Any], results: Results) -> Row:
     """The content of metrics.json. ``model``: checkpoint, parameters, parameters_vision."""
     return {
         **model,
+        "split": results.split,
         "scenes": results.scenes,
         "intervals": {metric: estimate.row() for metric, estimate in results.estimates.items()},
         "series": {along: [point.row() for point in points] for along, points in results.series.items()},

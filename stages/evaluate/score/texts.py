@@ -24,7 +24,8 @@ Pairs = frozenset[tuple[str, str]]
 class TextScore:
     """A text compared with the truth of its scene.
 
-    ``mentions`` are those that are not denied. ``colours``: the first stated colour of each kind that is in the scene.
+    ``mentions`` are those that are not denied. ``colours``: the first stated colour of each kind of the scene that has
+    a single colour.
     ``claims``: those about objects in the scene, each with whether it is true. ``misnamed``: the kinds that are named
     in place of another thing of the scene; all other kinds that are not in the scene are hallucinated.
     """
@@ -37,6 +38,14 @@ class TextScore:
     misnamed: frozenset[str]
 
     @property
+    def first_mentions(self) -> list[Mention]:
+        """The first mention of each kind, in order."""
+        first: dict[str, Mention] = {}
+        for mention in self.mentions:
+            first.setdefault(mention.kind, mention)
+        return list(first.values())
+
+    @property
     def named(self) -> set[str]:
         return {mention.kind for mention in self.mentions}
 
@@ -45,10 +54,9 @@ class TextScore:
         return [group.kind for group in self.scene.groups if group.kind not in self.named]
 
     def colour_right(self, mention: Mention) -> bool | None:
-        """None if no colour is stated or the object is not in the scene."""
-        if mention.colour is None or mention.kind not in self.scene.kinds:
-            return None
-        return mention.colour == _true_colours(self.scene)[mention.kind]
+        """None if no colour is stated, or the object is not in the scene or has no single colour."""
+        true = _true_colours(self.scene).get(mention.kind)
+        return None if mention.colour is None or true is None else mention.colour == true
 
     def counts(self, held_out: Pairs) -> dict[str, float]:
         """What this text adds to the sums of TEXT_METRICS. ``held_out``: (kind, colour) pairs not in train."""
@@ -83,9 +91,10 @@ class TextScore:
 def score_text(text: str, scene: Scene) -> TextScore:
     """Denied objects are not counted as mentions. Of several colours stated of a kind, the first counts."""
     mentions = tuple(mention for mention in find_mentions(text) if not mention.negated)
+    true = _true_colours(scene)
     colours: dict[str, str] = {}
     for mention in mentions:
-        if mention.colour is not None and mention.kind in scene.kinds:
+        if mention.colour is not None and mention.kind in true:
             colours.setdefault(mention.kind, mention.colour)
     claims = find_claims(text, mentions)
     judged = [(claim, claim_right(claim, scene)) for claim in claims]
@@ -94,7 +103,8 @@ def score_text(text: str, scene: Scene) -> TextScore:
 
 
 def _true_colours(scene: Scene) -> dict[str, str]:
-    return {group.kind: group.colour for group in scene.groups}
+    """Of the kinds that have a single colour."""
+    return {group.kind: group.colour for group in scene.groups if group.colour is not None}
 
 
 def repetition(text: str) -> float:
@@ -107,6 +117,7 @@ TEXT_METRICS: dict[str, Metric] = {
     "chair_i": ratio("wrong_mentions", "mentions"),
     "misnamed": ratio("misnamed_mentions", "mentions"),
     "hallucinated": ratio("hallucinated_mentions", "mentions"),
+    "unsupported": lambda sums: divide(sums["named"] - sums["named_right"], sums["texts"]),
     "chair_s": ratio("texts_with_wrong", "texts_with_mentions"),
     "precision": ratio("named_right", "named"),
     "recall": ratio("named_right", "there"),

@@ -15,16 +15,26 @@ from stages.common.core.errors import InputError
 from stages.common.data.shards import read_rows
 from stages.common.world.scene import Scene, held_out_pairs
 from stages.common.world.vocabulary import KINDS
-from stages.evaluate.files import TEXT_TASKS, YES_NO_TASKS, TextLosses, read_answers, read_hidden, read_losses
+from stages.evaluate.files import (
+    FAR_FIRST,
+    TEXT_TASKS,
+    YES_NO_TASKS,
+    TextLosses,
+    read_answers,
+    read_hidden,
+    read_losses,
+)
 from stages.evaluate.score.bootstrap import Bootstrap, Estimate, sum_by_scene
 from stages.evaluate.score.breakdowns import (
     PRIOR_METRICS,
     Point,
     by_background,
+    by_distance,
     by_frequency,
     by_sentence,
     prior_counts,
 )
+from stages.evaluate.score.depth import DEPTH_METRICS, REFERENCE_METRICS, depth_counts, reference_counts
 from stages.evaluate.score.losses import (
     ALTERNATIVE_METRICS,
     LOSS_METRICS,
@@ -38,9 +48,10 @@ from stages.evaluate.score.probe import probe_estimates
 from stages.evaluate.score.results import Results, answer_row, select, unknown_row
 from stages.evaluate.score.texts import TEXT_METRICS, TextScore, mention_rows, score_text
 
-PREFIXES = {"description": "", "caption": "caption_"}
+PREFIXES = {"description": "", "caption": "caption_", FAR_FIRST: "far_first_"}
 # Captions state next to nothing about these.
 _NOT_IN_CAPTIONS = {"colour_accuracy_held_out", "position_accuracy", "relation_accuracy"}
+_REFERENCE_SCENES = 1000  # train scenes whose descriptions the answers are compared with
 
 
 class Truth(NamedTuple):
@@ -50,15 +61,16 @@ class Truth(NamedTuple):
     references: Mapping[str, Sequence[str]]
 
 
-def score_world(folder: Path, params: Params) -> Results:
-    """Scores of what stage answer wrote to ``folder``. Raises InputError if it and data/prepared do not match."""
+def score_world(folder: Path, params: Params, split: str) -> Results:
+    """Scores of what stage answer wrote to ``folder`` about scenes of ``split``: test, or validation for a checkpoint
+    of an earlier epoch, which has no hidden states. Raises InputError if it and data/prepared do not match."""
     answers, losses = read_answers(folder), read_losses(folder)
-    truths = {split: read_truths(split) for split in ("test", "fixed")}
+    truths = {name: read_truths(name) for name in (split, "fixed")}
     for answer in answers:
-        if answer.id not in truths[answer.split]:
+        if answer.id not in truths.get(answer.split, {}):
             raise unknown_row(folder, answer.id)
-    test = truths["test"]
-    names = [answer.id for answer in select(answers, "test", TEXT_TASKS[0])]
+    there = truths[split]
+    names = [answer.id for answer in select(answers, split, TEXT_TASKS[0])]
     settings = params.evaluate
     bootstrap = Bootstrap(len(names), settings.bootstrap_samples, settings.confidence, params.seed)
     held_out = held_out_pairs(params.seed, params.data.held_out_colours)
@@ -67,41 +79,51 @@ def score_world(folder: Path, params: Params) -> Results:
     series: dict[str, list[Point]] = {}
     rows = []
     for task, prefix in PREFIXES.items():
-        chosen = select(answers, "test", task)
-        if [answer.id for answer in chosen] != names:
-            raise InputError(
-                f"{folder}: the {TEXT_TASKS[0]} and the {task} answers are of different scenes; run `dvc repro`"
-            )
-        scores = [score_text(answer.answer, test[answer.id].scene) for answer in chosen]
+        chosen = select(answers, split, task)
+        _check_scenes(folder, task, [answer.id for answer in chosen], names)
+        scores = [score_text(answer.answer, there[answer.id].scene) for answer in chosen]
         rows += [answer_row(a) | mention_rows(score) for a, score in zip(chosen, scores, strict=True)]
         for answer in select(answers, "fixed", task):
             rows.append(answer_row(answer) | mention_rows(score_text(answer.answer, truths["fixed"][answer.id].scene)))
-        references = [test[name].references[task] for name in names]
+        references = [there[answer.id].references[task] for answer in chosen]
         found = text_estimates(scores, references, held_out, frequency, bootstrap)
-        found |= loss_estimates([each for each in losses if each.task == task], test, names, bootstrap)
-        estimates |= {prefix + name: each for name, each in found.items() if not prefix or name not in _NOT_IN_CAPTIONS}
+        if task in TEXT_TASKS:
+            found |= loss_estimates([each for each in losses if each.task == task], there, names, bootstrap)
+        skipped = _NOT_IN_CAPTIONS if task == "caption" else ()
+        estimates |= {prefix + name: each for name, each in found.items() if name not in skipped}
         if not prefix:
             series = {
                 "sentence": by_sentence(scores, bootstrap),
                 "frequency": by_frequency(scores, frequency, bootstrap),
                 "background": by_background(scores, bootstrap),
+                "distance": by_distance(len(scores), found),
             }
+    estimates |= reference_estimates(params)
     questions = [answer for answer in answers if answer.task in YES_NO_TASKS]
     asked = sum_by_scene(((answer.id, pope_counts(answer)) for answer in questions), names)
     estimates |= bootstrap.of_sums(asked, POPE_METRICS)
-    estimates["probe_auc"], layers = probe_of(folder, [test[name].scene for name in names], bootstrap)
-    series["layer"] = [
-        Point(str(number), len(names), {"probe_auc": each}) for number, each in enumerate(layers, start=1)
-    ]
+    if split == "test":
+        estimates["probe_auc"], layers = probe_of(folder, [there[name].scene for name in names], bootstrap)
+        series["layer"] = [
+            Point(str(number), len(names), {"probe_auc": each}) for number, each in enumerate(layers, start=1)
+        ]
     shown = [(answer.id, answer.answer) for answer in select(answers, "fixed", TEXT_TASKS[0])]
-    return Results(len(names), estimates, series, [*rows, *map(pope_row, questions)], shown)
+    return Results(split, len(names), estimates, series, [*rows, *map(pope_row, questions)], shown)
+
+
+def _check_scenes(folder: Path, task: str, found: Sequence[str], names: Sequence[str]) -> None:
+    """The far-first prompt is asked for the first of the scenes only."""
+    if found != (names[: len(found)] if task == FAR_FIRST else names):
+        raise InputError(
+            f"{folder}: the {TEXT_TASKS[0]} and the {task} answers are of different scenes; run `dvc repro`"
+        )
 
 
 def read_truths(split: str) -> dict[str, Truth]:
     """The truth of each scene of a split, by its id."""
     truths = {}
     for row in read_rows(split, ["id", "scene", "texts"]):
-        references: dict[str, list[str]] = {task: [] for task in TEXT_TASKS}
+        references: dict[str, list[str]] = {task: [] for task in PREFIXES}
         for text in row["texts"]:
             if text["task"] in references:
                 references[text["task"]].append("".join(text["answer"]))
@@ -123,12 +145,29 @@ def text_estimates(
     frequency: Mapping[str, int],
     bootstrap: Bootstrap,
 ) -> dict[str, Estimate]:
-    """The metrics of texts, one text and all its references per scene."""
+    """The metrics of texts, one text and all its references for each of the first scenes; there may be more scenes."""
     texts = [score.text for score in scores]
-    found = bootstrap.of_sums([score.counts(held_out) for score in scores], TEXT_METRICS)
+    none: list[dict[str, float]] = [{}] * (bootstrap.scenes - len(scores))
+    found = bootstrap.of_sums([*(score.counts(held_out) for score in scores), *none], TEXT_METRICS)
+    found |= bootstrap.of_sums([*map(depth_counts, scores), *none], DEPTH_METRICS)
     found |= overlap_estimates(texts, references)
-    found |= bootstrap.of_sums([prior_counts(score, frequency) for score in scores], PRIOR_METRICS)
+    found |= bootstrap.of_sums([*(prior_counts(score, frequency) for score in scores), *none], PRIOR_METRICS)
     return found | {f"distinct_{order}": Estimate.without_interval(distinct(texts, order)) for order in (1, 2)}
+
+
+def reference_estimates(params: Params) -> dict[str, Estimate]:
+    """The metrics of the descriptions of the first train scenes, from the claims that are stored with them."""
+    rows = list(read_rows("train", ["id", "texts"], _REFERENCE_SCENES))
+    counted = [
+        (row["id"], reference_counts(text["claims"]))
+        for row in rows
+        for text in row["texts"]
+        if text["task"] == TEXT_TASKS[0]
+    ]
+    settings = params.evaluate
+    # Another seed than that of the answers' resamples, from which these are independent.
+    bootstrap = Bootstrap(len(rows), settings.bootstrap_samples, settings.confidence, params.seed + 1)
+    return bootstrap.of_sums(sum_by_scene(counted, [row["id"] for row in rows]), REFERENCE_METRICS)
 
 
 def loss_estimates(
