@@ -23,7 +23,7 @@ from stages.evaluate.score.mentions import find_mentions
 from stages.evaluate.score.pope import parse_yes_no
 from stages.evaluate.score.texts import repetition, score_text
 from stages.prepare.scene import sample_scene
-from stages.prepare.wording import description, texts_of
+from stages.prepare.wording import Prior, texts_of
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
