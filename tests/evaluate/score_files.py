@@ -16,6 +16,7 @@ from stages.common.data.shards import write_shard
 from stages.common.world.scene import Scene
 from stages.common.world.vocabulary import KINDS
 from stages.evaluate.files import (
+    FAR_FIRST,
     TEXT_TASKS,
     WORLD_PROMPTS,
     YES_NO_TASKS,
@@ -29,7 +30,7 @@ from stages.evaluate.files import (
     write_provenance,
 )
 from stages.prepare.scene import sample_scene
-from stages.prepare.wording import texts_of
+from stages.prepare.wording import Prior, texts_of
 
 ROOT = Path(__file__).parents[2]
 WIDTH, LAYERS = 32, 2  # of the hidden states
@@ -43,6 +44,7 @@ def write_world(params: Params, sizes: dict[str, int]) -> dict[str, list[dict]]:
     Path("data/prepared").mkdir(parents=True)
     rows = {split: [] for split in sizes}
     for split, size in sizes.items():
+        prior = Prior(params.data.kinds, params.data.zipf_exponent, 0.05 if split == "train" else 0.0)
         for index in range(size):
             scene = sample_scene(params.data, params.seed, "test" if split == "fixed" else split, index)
             texts = [
@@ -52,8 +54,9 @@ def write_world(params: Params, sizes: dict[str, int]) -> dict[str, list[dict]]:
                     "answer": list(t.answer),
                     "kind": t.kind,
                     "expected": t.expected,
+                    "claims": [list(claims) for claims in t.claims],
                 }
-                for t in texts_of(scene, random.Random(f"{split}/{index}"))
+                for t in texts_of(scene, prior, random.Random(f"{split}/{index}"))
             ]
             images = [{"bytes": buffer.getvalue(), "path": "x.png"}]
             rows[split].append({"id": scene.id, "images": images, "scene": scene.to_json(), "texts": texts})
@@ -65,17 +68,17 @@ def text_of(row: dict, task: str) -> str:
     return next("".join(text["answer"]) for text in row["texts"] if text["task"] == task)
 
 
-def write_checkpoint(name: str, rows: dict[str, list[dict]], folder: Path | None = None) -> None:
-    """Answers of a checkpoint that describes every second scene as it is, and the others as the one before."""
+def write_checkpoint(name: str, rows: dict[str, list[dict]], folder: Path | None = None, judged: str = "test") -> None:
+    """Answers about scenes of split ``judged``, of a checkpoint that describes every second scene as it is, and the
+    others as the one before."""
     folder = folder or answers_folder(name)
     folder.mkdir(parents=True)
-    write_answers(folder, _answers(rows))
-    write_losses(
-        folder, [losses_of(rows["test"], number, task) for task in TEXT_TASKS for number in range(len(rows["test"]))]
-    )
+    write_answers(folder, _answers(rows, judged))
+    own = rows[judged]
+    write_losses(folder, [losses_of(own, number, task) for task in TEXT_TASKS for number in range(len(own))])
     rng = np.random.default_rng(1)
     directions = rng.normal(size=(len(KINDS), WIDTH))
-    for split in ("validation", "test"):
+    for split in ("validation", "test") if judged == "test" else ():
         present = np.array([[kind in Scene.from_json(row["scene"]).kinds for kind in KINDS] for row in rows[split]])
         noise = rng.normal(size=(len(present), LAYERS + 1, WIDTH))
         write_hidden(folder, split, noise + (present @ directions)[:, None])
@@ -83,17 +86,18 @@ def write_checkpoint(name: str, rows: dict[str, list[dict]], folder: Path | None
     write_provenance(folder, None, {"torch": "2.13.0"})
 
 
-def _answers(rows: dict[str, list[dict]]) -> Iterator[Answer]:
-    for split in ("test", "fixed"):
-        for task in TEXT_TASKS:
-            for number, row in enumerate(rows[split]):
+def _answers(rows: dict[str, list[dict]], judged: str) -> Iterator[Answer]:
+    for split in (judged, "fixed"):
+        for task in (*TEXT_TASKS, FAR_FIRST) if split == judged else TEXT_TASKS:
+            size = len(rows[split]) // 3 if task == FAR_FIRST else len(rows[split])
+            for number, row in enumerate(rows[split][:size]):
                 text = text_of(rows[split][number - number % 2], task)
                 yield Answer(row["id"], split, task, WORLD_PROMPTS[task], text, text_of(row, task))
-    for row in rows["test"]:
+    for row in rows[judged]:
         for text in row["texts"]:
             if text["task"] in YES_NO_TASKS:
                 yield Answer(
-                    row["id"], "test", text["task"], text["question"], "有。", "", text["kind"], text["expected"]
+                    row["id"], judged, text["task"], text["question"], "有。", "", text["kind"], text["expected"]
                 )
 
 

@@ -14,7 +14,6 @@ from stages.common.config.params import load_params
 from stages.common.world.vocabulary import (
     BACKGROUNDS,
     COLOUR_WORDS,
-    COLOURS,
     KINDS,
     POSITION_WORDS,
     RELATION_WORDS,
@@ -33,11 +32,6 @@ SENTENCES = [
     ("海边有一只红色小狗。", [("dog", "red")]),
     ("小狗是红色的。", [("dog", "red")]),
     ("小狗的颜色是红色。", [("dog", "red")]),
-    ("一位穿红色衣服的女士。", [("woman", "red")]),
-    ("一位穿着红色的衣服的女士。", [("woman", "red")]),
-    ("女士穿着蓝色的衣服。", [("woman", "blue")]),
-    ("女士穿蓝色的衣服。", [("woman", "blue")]),
-    ("女士的衣服是橘色的。", [("woman", "orange")]),
     ("红色的狗和蓝色的猫。", [("dog", "red"), ("cat", "blue")]),
     ("一只狗、两只绿色的猫和一本书。", [("dog", None), ("cat", "green"), ("book", None)]),
     ("右边有一个黄色的气球。", [("balloon", "yellow")]),
@@ -46,11 +40,6 @@ SENTENCES = [
     ("公交车旁边是自行车。", [("bus", None), ("bicycle", None)]),
     ("屋子里很温馨。", []),
     ("屋子里有一座小屋。", [("house", None)]),
-    ("大树树冠很茂密，树干是棕褐色的。", [("tree", None)]),
-    ("老人头发花白，手里拄着拐杖。", [("elderly", None)]),
-    ("鲜花有五片花瓣。", [("flower", None)]),
-    ("书本正翻开着，书页是浅色的。", [("book", None)]),
-    ("雨伞伞面撑开了，伞柄弯弯的。", [("umbrella", None)]),
     ("图中没有狗。", [("-dog", None)]),
     ("图中没有狗和猫。", [("-dog", None), ("-cat", None)]),
     ("图中没有狗、猫和鱼。", [("-dog", None), ("-cat", None), ("-fish", None)]),
@@ -67,17 +56,12 @@ SENTENCES = [
     ("一艘紫色的帆船。", [("boat", "purple")]),
     ("一道橙色的彩虹。", [("rainbow", "orange")]),
     ("一道橙色的虹。", [("rainbow", "orange")]),
-    ("两名穿黑色衣服的航天员。", [("astronaut", "black")]),
     ("三架绿色的客机！", [("plane", "green")]),
     ("小狗是红色的气球", [("dog", None), ("balloon", "red")]),
     ("红色红色红色", []),
     ("", []),
     ("！？。，\n\n", []),
     ("小狗是红色的天空。", [("dog", None)]),
-    ("女士穿着红色的鞋子。", [("woman", None)]),
-    ("女士穿着红色的衣服的老人。", [("woman", None), ("elderly", "red")]),
-    ("女士身穿一件红色衣服。", [("woman", "red")]),
-    ("女士的衣服的颜色是红色。", [("woman", "red")]),
     ("小狗是红色的、小猫是蓝色的。", [("dog", "red"), ("cat", "blue")]),
     ("红色的小狗是蓝色的。", [("dog", "red")]),
     ("一辆红色的小汽车。", [("car", "red")]),
@@ -94,9 +78,11 @@ SENTENCES = [
     ("没有猫.狗在左边", [("-cat", None), ("dog", None)]),
     ("海水淹没了小船。", [("boat", None)]),
     ("不仅有狗还有猫。", [("dog", None), ("cat", None)]),
-    ("海浪卷起浪花，空中飘着雪花，远处是地球。", []),
+    ("海浪卷起浪花，空中飘着雪花。", []),
     ("老爷爷在座椅的上边。", [("elderly", None), ("chair", None)]),
     ("舞蹈演员旁边有舞者。", [("dancer", None), ("dancer", None)]),
+    ("鲜花的花瓣是红色的。", [("flower", None)]),
+    ("三只粉红色的小狗和棕色的猫。", [("dog", "pink"), ("cat", "brown")]),
 ]
 
 
@@ -139,21 +125,33 @@ def test_parts_name_their_own_kind_once(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("colour", COLOURS)
-def test_every_word_takes_every_colour(name: str, colour: str) -> None:
-    kind = KINDS[name]
-    forms = ("穿{c}衣服的{w}", "{w}穿着{c}的衣服") if kind.clothed else ("{c}的{w}", "{w}是{c}的")
-    for word in kind.words:
-        for shade in COLOUR_WORDS[colour]:
-            for form in forms:
-                found = find_mentions(f"右边有{form.format(c=shade, w=word)}。")
-                assert [(m.kind, m.word, m.colour, m.negated) for m in found] == [(name, word, colour, False)]
+def test_every_word_takes_every_colour(name: str) -> None:
+    for word in KINDS[name].words:
+        for colour, shades in COLOUR_WORDS.items():
+            for shade in shades:
+                for form in (f"{shade}的{word}", f"{word}是{shade}的"):
+                    found = find_mentions(f"右边有{form}。")
+                    assert [(m.kind, m.word, m.colour, m.negated) for m in found] == [(name, word, colour, False)]
+
+
+@pytest.mark.parametrize(
+    ("text", "far"),
+    [
+        ("远处有一只狗。", [True]),
+        ("狗在远处。", [False]),
+        ("狗和猫之间是远方的鸟。", [False, False, True]),
+        ("远处是大海，左侧有狗。", [False]),  # another clause
+        ("更远的地方有狗和猫。", [True, True]),
+    ],
+)
+def test_a_mention_is_far_after_a_word_for_it(text: str, far: list[bool]) -> None:
+    assert [mention.far for mention in find_mentions(text)] == far
 
 
 _PIECES = sorted(
     {word for kind in KINDS.values() for word in kind.words + kind.parts}
     | {word for words in COLOUR_WORDS.values() for word in words}
-    | set("的是有没不看到穿着衣服颜色和、，。\n小大一只雪浪地书")
+    | set("的是有没不看到远处颜色和、，。\n小大一只雪浪地书")
     | {"没有", "看不到", "\ufffd", "a"}
 )
 
@@ -168,31 +166,17 @@ def test_broken_text_raises_no_error(text: str) -> None:
     assert 0.0 <= repetition(text) < 1.0
 
 
-def test_introductions_state_every_colour() -> None:
-    """The first sentences of a description, one per group: this is all that a short phase shows."""
-    data = load_params(PARAMS).data
-    for index in range(200):
-        scene = sample_scene(data, 2, "test", index)
-        sentences = description(scene, random.Random(index))
-        for group, sentence in zip(scene.groups, sentences, strict=False):
-            found = [(m.kind, m.colour, m.negated) for m in find_mentions(sentence)]
-            assert found == [(group.kind, group.colour, False)], sentence
-
-
 def test_reference_texts_are_read_correctly() -> None:
     data = load_params(PARAMS).data
-    for index in range(300):
+    for index in range(100):
         scene = sample_scene(data, 1, "test", index)
-        colours = {group.kind: group.colour for group in scene.groups}
-        for text in texts_of(scene, random.Random(index)):
+        coloured = {group.kind for group in scene.groups if group.colour is not None}
+        for text in texts_of(scene, Prior(data.kinds, data.zipf_exponent, 0.0), random.Random(index)):
             answer = "".join(text.answer)
             score = score_text(answer, scene)
             assert score.named <= scene.kinds, answer
-            assert all(mention.colour in (None, colours[mention.kind]) for mention in score.mentions), answer
-            if text.task == "description":
-                assert score.named == set(score.colours) == scene.kinds, answer
-            if text.task == "caption":
-                assert score.named and set(score.colours) == score.named, answer
+            if text.task in ("description", "far_first"):
+                assert score.named == scene.kinds and set(score.colours) == coloured, answer
             if text.expected in ("yes", "no"):
                 assert parse_yes_no(answer) == text.expected, answer
                 assert bool(score.named) == (text.expected == "yes"), answer
