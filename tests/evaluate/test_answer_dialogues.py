@@ -62,7 +62,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 def test_first_questions_are_answered_where_there_are_positions(
     answerer: Answerer, params: Params, tmp_path: Path
 ) -> None:
-    answer_dialogues(answerer, params, tmp_path, "x")
+    answer_dialogues(answerer, params, tmp_path, "x", "test")
     answers = {answer.id: answer for answer in read_answers(tmp_path)}
     assert list(answers) == ["one", "text", "two", "long"]
     assert answers["long"].answer == "" and answers["text"].reference == "hello\u2028you."
@@ -73,7 +73,7 @@ def test_first_questions_are_answered_where_there_are_positions(
 
 def test_losses_are_those_of_an_even_guess_over_all_targets(answerer: Answerer, params: Params, tmp_path: Path) -> None:
     """Untrained, a target costs the logarithm of the vocabulary's size; a row without a target in reach has none."""
-    answer_dialogues(answerer, params, tmp_path, "x")
+    answer_dialogues(answerer, params, tmp_path, "x", "test")
     losses = {text.id: text for text in read_losses(tmp_path)}
     assert {text.task for text in losses.values()} == {"dialogue"}
     assert losses["two"].text == "dogs.\nyes."
@@ -92,7 +92,7 @@ def test_both_prompts_are_answered_for_photographs(answerer: Answerer, params: P
     names = ("舞蹈-dance", "熊猫")
     photographs = [row(name, turn("<image>")) | {"texts": []} for name in names]
     write_shard(tmp_path / "data/prepared/fixed-00000.parquet", photographs)
-    answer_dialogues(answerer, params, tmp_path, "x")
+    answer_dialogues(answerer, params, tmp_path, "x", "test")
     found = [(a.id, a.task, a.prompt) for a in read_answers(tmp_path) if a.split == "fixed"]
     assert found == [(name, task, prompt) for task, prompt in FILE_PROMPTS.items() for name in names]
 

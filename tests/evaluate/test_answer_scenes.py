@@ -25,6 +25,7 @@ def text(task: str, question: str, answer: str, kind: str = "", expected: str = 
 def row(split: str, number: int, background: str) -> dict:
     texts = [
         text("description", "?", f"a dog and {number} cats."),
+        text("far_first", "?", "far: a dog."),
         text("caption", "?", "a dog."),
         text("caption", "?", "not the first one."),
         text("random", "图中有狗吗？", "有。", "狗", "yes"),
@@ -50,16 +51,20 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 
 
 def test_every_prompt_and_question_has_its_answer(answerer: Answerer, params: Params, tmp_path: Path) -> None:
-    answer_scenes(answerer, params, tmp_path, "x")
+    answer_scenes(answerer, params, tmp_path, "x", "test")
     answers = read_answers(tmp_path)
     asked = [(answer.split, answer.task, answer.id) for answer in answers]
     assert len(set(asked)) == len(asked)
     for split in ("test", "fixed"):
-        for task, prompt in WORLD_PROMPTS.items():
+        for task in ("description", "caption"):
+            prompt = WORLD_PROMPTS[task]
             found = [answer for answer in answers if (answer.split, answer.task) == (split, task)]
             assert [answer.id for answer in found] == [f"{split}-{n}" for n in range(len(BACKGROUNDS[split]))]
             assert {answer.prompt for answer in found} == {prompt}
             assert {answer.kind + answer.expected for answer in found} == {""}
+    far_first = [answer for answer in answers if answer.task == "far_first"]
+    assert [(answer.id, answer.prompt) for answer in far_first] == [("test-0", "请由远及近地描述这张图片。")]
+    assert far_first[0].reference == "far: a dog."
     questions = [answer for answer in answers if answer.task in ("random", "adversarial")]
     assert [(answer.id, answer.kind, answer.expected) for answer in questions[:3]] == [
         ("test-0", "狗", "yes"),
@@ -70,7 +75,7 @@ def test_every_prompt_and_question_has_its_answer(answerer: Answerer, params: Pa
 
 
 def test_losses_of_one_reference_a_task(answerer: Answerer, params: Params, tmp_path: Path) -> None:
-    answer_scenes(answerer, params, tmp_path, "x")
+    answer_scenes(answerer, params, tmp_path, "x", "test")
     losses = read_losses(tmp_path)
     tasks = ("description", "caption")
     assert [(loss.task, loss.id) for loss in losses] == [(task, f"test-{n}") for task in tasks for n in range(5)]
@@ -84,7 +89,7 @@ def test_losses_of_one_reference_a_task(answerer: Answerer, params: Params, tmp_
 
 
 def test_hidden_states_of_all_scenes(answerer: Answerer, params: Params, tmp_path: Path) -> None:
-    answer_scenes(answerer, params, tmp_path, "x")
+    answer_scenes(answerer, params, tmp_path, "x", "test")
     config = answerer.model.config.text_config
     for split in ("validation", "test"):
         hidden = read_hidden(tmp_path, split)
@@ -104,3 +109,12 @@ def test_the_other_picture_has_the_same_background_and_is_never_the_own_one() ->
     for group in "ab":  # each picture of a group stands in once
         members = [number for number, name in enumerate(groups) if name == group]
         assert sorted(others[number] for number in members) == members
+
+
+def test_a_checkpoint_of_an_earlier_epoch_answers_about_validation_scenes(
+    answerer: Answerer, params: Params, tmp_path: Path
+) -> None:
+    answer_scenes(answerer, params, tmp_path, "x", "validation")
+    ids = {answer.id for answer in read_answers(tmp_path) if answer.split != "fixed"}
+    assert ids == {f"validation-{number}" for number in range(3)} == {losses.id for losses in read_losses(tmp_path)}
+    assert not list(tmp_path.glob("hidden-*"))

@@ -40,7 +40,8 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     params = load_params()
     evaluate = params.evaluate.model_copy(update={"bootstrap_samples": 20})
     wandb = params.wandb.model_copy(update={"mode": "disabled"})
-    return params.model_copy(update={"evaluate": evaluate, "wandb": wandb})
+    data = params.data.model_copy(update={"kinds": 12})
+    return params.model_copy(update={"data": data, "evaluate": evaluate, "wandb": wandb})
 
 
 @pytest.fixture
@@ -73,12 +74,18 @@ def test_scores_of_the_built_in_world(params: Params, rows: dict[str, list[dict]
     assert [point["at"] for point in metrics["series"]["layer"]] == [str(i + 1) for i in range(LAYERS)]
     layers = [point["intervals"]["probe_auc"]["value"] for point in metrics["series"]["layer"]]
     assert values["probe_auc"] == pytest.approx(np.mean(layers), abs=2e-5)
-    assert set(metrics["series"]) == {"sentence", "frequency", "background", "layer"}
+    assert set(metrics["series"]) == {"sentence", "frequency", "background", "distance", "layer"}
     resamples = pq.read_table("reports/evaluation/pretrain/resamples.parquet")
     assert resamples.num_rows == 20
     assert {"two_alternative", "layer/1/probe_auc", "sentence/1/chair_i"} <= set(resamples.column_names)
-    texts = [row for row in answers if row["task"] in ("description", "caption")]
-    assert len(texts) == 2 * (40 + 3) and len(answers) == len(texts) + 40 * 6
+    # Train descriptions also name things that are not there, the more the further on; those of test scenes do not.
+    assert 0 <= values["reference_chair_i_opening"] < values["reference_chair_i_rest"]
+    assert metrics["intervals"]["reference_chair_i_rise"]["low"] is not None
+    assert 0 < values["far_first_chair_i_far"] < 1 and "far_first_loss" not in values
+    near = next(point for point in metrics["series"]["distance"] if point["at"] == "near")
+    assert near["intervals"]["recall"] == metrics["intervals"]["recall_near"]
+    texts = [row for row in answers if row["task"] in ("description", "caption", "far_first")]
+    assert len(texts) == 2 * (40 + 3) + 40 // 3 and len(answers) == len(texts) + 40 * 6
     for row in texts:
         assert all(row["answer"][m["start"] : m["end"]] == m["word"] for m in row["mentions"])
         assert not any(mention["misnamed"] and mention["supported"] for mention in row["mentions"])
@@ -89,10 +96,13 @@ def test_scores_of_the_built_in_world(params: Params, rows: dict[str, list[dict]
 
 
 def test_checkpoints_of_earlier_epochs_are_scored_too(params: Params, rows: dict[str, list[dict]]) -> None:
-    write_checkpoint("pretrain/epoch-1", rows)
+    write_checkpoint("pretrain/epoch-1", rows, judged="validation")
     stage.score_checkpoint("pretrain", params)
     metrics, _ = read_outputs("pretrain/epoch-1")
-    assert metrics["checkpoint"] == "pretrain/epoch-1" and read_outputs("pretrain")[0]["checkpoint"] == "pretrain"
+    assert (metrics["checkpoint"], metrics["split"], metrics["scenes"]) == ("pretrain/epoch-1", "validation", 60)
+    assert "probe_auc" not in metrics["intervals"] and "layer" not in metrics["series"]
+    last, _ = read_outputs("pretrain")
+    assert (last["checkpoint"], last["split"], last["scenes"]) == ("pretrain", "test", 40)
 
 
 def test_scoring_twice_gives_the_same_files(params: Params, rows: dict[str, list[dict]]) -> None:
