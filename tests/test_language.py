@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,28 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from model.vlm.attention import use_packed_attention
 from model.vlm.modeling import use_target_positions
-from stages.common.config.params import load_params
+from stages.common.config.language import LanguageParams
+from stages.common.config.params import Params, load_params
 from stages.common.core.paths import SHARDS
-from stages.common.data.chat import Encoder, with_image
+from stages.common.data.chat import IMAGE, Encoder, with_image
+from stages.common.data.packing import PackCollate, SampleDataset
 from stages.common.data.shards import read_rows
 from stages.common.world.regions import box_weights
 from stages.common.world.scene import Scene
-from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS
-from stages.language import PatchTextCollate, PatchTextDataset, language_loss, patch_texts, yes_no_ids, yes_no_positions
+from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS
+from stages.language import (
+    PatchTextCollate,
+    PatchTextDataset,
+    build_language_model,
+    language_loss,
+    patch_texts,
+    scene_context,
+    text_samples,
+    yes_no_ids,
+    yes_no_positions,
+)
 from stages.prepare.scene import sample_scene
 from stages.prepare.world import write_world
 from stages.tokenizer import corpus, train_tokenizer
@@ -139,3 +153,87 @@ def test_yes_no_tokens_of_the_built_in_world_are_found(tmp_path: Path, monkeypat
             asked[expected] += 1
             found[expected] += first == {"yes": [yes], "no": [no], None: []}[expected]
     assert found == asked and asked["yes"] == asked["no"] == 120
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Params, Encoder]]:
+    """1000 prepared train scenes in the current folder, and a tokenizer trained on texts of theirs."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(tmp_path_factory.mktemp("world"))
+        params = load_params(Path(__file__).parent / "params.yaml")
+        shutil.copytree(Path(__file__).parents[1] / "data/eval", "data/eval")
+        SHARDS.mkdir(parents=True)
+        scenes = {"train_scenes": 1000, "validation_scenes": 1, "test_scenes": 1, "shard_scenes": 500}
+        write_world(params.model_copy(update={"data": params.data.model_copy(update=scenes)}), SHARDS)
+        yield params, Encoder(train_tokenizer(corpus(300), params.tokenizer))
+
+
+def test_context_lists_every_thing_once_with_its_place_and_colour(scenes: list[Scene]) -> None:
+    orders = set()
+    for scene in scenes:
+        context = scene_context(scene, random.Random(0))
+        items = context.rstrip("。\n").split("有：")[1].split("，")
+        assert len(items) == len(scene.groups)
+        for group in scene.groups:
+            matching = [
+                item
+                for item in items
+                if item.startswith(POSITION_WORDS[group.row, group.column])
+                and item.endswith(tuple(c + k for c in COLOUR_WORDS[group.colour] for k in KINDS[group.kind].words))
+            ]
+            assert len(matching) == 1
+        orders.add(items[0].startswith(POSITION_WORDS[scene.groups[0].row, scene.groups[0].column]))
+    assert orders == {True, False}
+
+
+@pytest.mark.parametrize("grounding", ["blind", "context", "slots"])
+def test_samples_hold_what_the_grounding_says(small_world: tuple[Params, Encoder], grounding: str) -> None:
+    params, encoder = small_world
+    language = params.language.model_copy(update={"grounding": grounding, "scenes": 40})
+    samples, patches = text_samples(language, GRID, encoder, 1)
+    image_id = encoder.token_id(IMAGE)
+    assert [ids.count(image_id) for _, ids, _ in samples] == [int(grounding == "slots")] * len(samples)
+    assert len(patches) == (len(samples) if grounding == "slots" else 0)
+    listed = encoder.ids("有：")[-1]
+    assert [listed in ids for _, ids, _ in samples] == [grounding == "context"] * len(samples)
+    assert text_samples(language, GRID, encoder, 1) == (samples, patches)
+    assert text_samples(language, GRID, encoder, 2) != (samples, patches)
+
+
+def held_out_loss(language: LanguageParams, encoder: Encoder) -> float:
+    """Loss of the captions of 60 scenes after training on those of the others."""
+    samples, _ = text_samples(language, GRID, encoder, 1)
+    captions = [sample for sample in samples if len(sample[1]) < 80]
+    dataset = SampleDataset(captions, None, GRID * GRID, encoder.token_id(IMAGE))
+    collate = PackCollate(0, None)
+    torch.manual_seed(0)
+    model = build_language_model(language, 1000, encoder)
+    use_packed_attention(model)
+    use_target_positions(model.model)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+
+    def mean_loss(numbers: list[int]) -> torch.Tensor:
+        batch = collate([dataset[number] for number in numbers])
+        batch["num_items_in_batch"] = sum(dataset.targets[number] for number in numbers)
+        return language_loss(model, batch, -1, 0.0, torch.tensor([-1, -1]), 1.0)
+
+    rng = random.Random(0)
+    for _ in range(200):
+        optimizer.zero_grad()
+        mean_loss(rng.sample(range(60, len(captions)), 16)).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return mean_loss(list(range(60))).item()
+
+
+def test_a_decoder_learns_to_use_the_context(small_world: tuple[Params, Encoder]) -> None:
+    """On scenes that it was not trained on, it predicts more than a decoder that is told nothing."""
+    params, encoder = small_world
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    language = params.language.model_copy(update=sizes | {"intermediate_size": 128, "scenes": 1000})
+    blind, context = (
+        held_out_loss(language.model_copy(update={"grounding": grounding}), encoder)
+        for grounding in ("blind", "context")
+    )
+    print(blind, context)
+    assert context < blind - 0.1
