@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ from stages.common.data.chat import IMAGE, Encoder, with_image
 from stages.common.data.packing import PackCollate, SampleDataset
 from stages.common.data.shards import read_rows
 from stages.common.world.regions import box_weights
-from stages.common.world.scene import Scene
-from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS, POSITION_WORDS
+from stages.common.world.scene import Group, Scene
+from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, FAR_WORDS, KINDS, POSITION_WORDS
 from stages.language import (
     PatchTextCollate,
     PatchTextDataset,
@@ -55,11 +56,16 @@ def scenes() -> list[Scene]:
     ]
 
 
+def names_of(group: Group) -> tuple[str, ...]:
+    colours = ("",) if group.colour is None else COLOUR_WORDS[group.colour]
+    return tuple(colour + kind for colour in colours for kind in KINDS[group.kind].words)
+
+
 def right_patches(scene: Scene, texts: list[str]) -> tuple[int, int]:
     """Patches that objects cover by more than half, and how many of them name an object of the scene there."""
     covered = right = 0
     for group in scene.groups:
-        names = [colour + kind for colour in COLOUR_WORDS[group.colour] for kind in KINDS[group.kind].words]
+        names = names_of(group)
         for box in group.boxes:
             for patch in (box_weights(box, GRID) > 0.5).nonzero()[0]:
                 covered += 1
@@ -69,7 +75,7 @@ def right_patches(scene: Scene, texts: list[str]) -> tuple[int, int]:
 
 def test_patch_texts_name_what_the_patches_show(scenes: list[Scene]) -> None:
     for scene in scenes:
-        texts = patch_texts(scene, GRID, 0.0, random.Random(0))
+        texts = patch_texts(scene, GRID, 0.0, random.Random(0), tuple(KINDS))
         covered, right = right_patches(scene, texts)
         assert covered == right > 0
         free = [text for text in texts if any(text.endswith(name) for name in BACKGROUNDS[scene.background].words)]
@@ -78,10 +84,34 @@ def test_patch_texts_name_what_the_patches_show(scenes: list[Scene]) -> None:
 
 
 def test_patch_noise_changes_kinds_and_colours(scenes: list[Scene]) -> None:
-    counts = [right_patches(scene, patch_texts(scene, GRID, 0.4, random.Random(0))) for scene in scenes]
+    red = [replace(scene, groups=tuple(replace(group, colour="red") for group in scene.groups)) for scene in scenes]
+    counts = [right_patches(scene, patch_texts(scene, GRID, 0.4, random.Random(0), tuple(KINDS))) for scene in red]
     covered, right = map(sum, zip(*counts, strict=True))
-    # 0.4 of the kinds and 0.2 of the colours are drawn anew, from 26 and from 8
-    assert right / covered == pytest.approx((1 - 0.4 * 25 / 26) * (1 - 0.2 * 7 / 8), abs=0.06)
+    # 0.4 of the kinds and 0.2 of the colours are drawn anew
+    expected = (1 - 0.4 * (1 - 1 / len(KINDS))) * (1 - 0.2 * (1 - 1 / len(COLOUR_WORDS)))
+    assert right / covered == pytest.approx(expected, abs=0.06)
+
+
+def test_patch_noise_takes_kinds_from_the_given_ones(scenes: list[Scene]) -> None:
+    for scene in scenes[:10]:
+        texts = patch_texts(scene, GRID, 1.0, random.Random(0), ["dog"])
+        shown = [t for t in texts if not t.endswith(BACKGROUNDS[scene.background].words)]
+        assert shown and all(text.endswith(KINDS["dog"].words) for text in shown)
+
+
+def test_patch_texts_show_far_things_and_state_no_colour_where_there_is_none(scenes: list[Scene]) -> None:
+    far = found = 0
+    for scene in scenes:
+        texts = patch_texts(scene, GRID, 0.0, random.Random(0), tuple(KINDS))
+        for group in scene.groups:
+            named = [text for text in texts if text.endswith(KINDS[group.kind].words)]
+            coloured = [
+                text for text in named if any(word in text for words in COLOUR_WORDS.values() for word in words)
+            ]
+            assert len(coloured) == (len(named) if group.colour else 0)
+            far += not group.near
+            found += not group.near and bool(named)
+    assert found > 0.9 * far > 0
 
 
 def test_loss_uses_sums_of_token_embeddings() -> None:
@@ -175,12 +205,9 @@ def test_context_lists_every_thing_once_with_its_place_and_colour(scenes: list[S
         items = context.rstrip("。\n").split("有：")[1].split("，")
         assert len(items) == len(scene.groups)
         for group in scene.groups:
-            matching = [
-                item
-                for item in items
-                if item.startswith(POSITION_WORDS[group.row, group.column])
-                and item.endswith(tuple(c + k for c in COLOUR_WORDS[group.colour] for k in KINDS[group.kind].words))
-            ]
+            places = POSITION_WORDS[group.row, group.column]
+            starts = places if group.near else tuple(far + place for far in FAR_WORDS for place in places)
+            matching = [item for item in items if item.startswith(starts) and item.endswith(names_of(group))]
             assert len(matching) == 1
         orders.add(items[0].startswith(POSITION_WORDS[scene.groups[0].row, scene.groups[0].column]))
     assert orders == {True, False}
@@ -190,19 +217,19 @@ def test_context_lists_every_thing_once_with_its_place_and_colour(scenes: list[S
 def test_samples_hold_what_the_grounding_says(small_world: tuple[Params, Encoder], grounding: str) -> None:
     params, encoder = small_world
     language = params.language.model_copy(update={"grounding": grounding, "scenes": 40})
-    samples, patches = text_samples(language, GRID, encoder, 1)
+    samples, patches = text_samples(language, GRID, encoder, 1, tuple(KINDS))
     image_id = encoder.token_id(IMAGE)
     assert [ids.count(image_id) for _, ids, _ in samples] == [int(grounding == "slots")] * len(samples)
     assert len(patches) == (len(samples) if grounding == "slots" else 0)
     listed = encoder.ids("有：")[-1]
     assert [listed in ids for _, ids, _ in samples] == [grounding == "context"] * len(samples)
-    assert text_samples(language, GRID, encoder, 1) == (samples, patches)
-    assert text_samples(language, GRID, encoder, 2) != (samples, patches)
+    assert text_samples(language, GRID, encoder, 1, tuple(KINDS)) == (samples, patches)
+    assert text_samples(language, GRID, encoder, 2, tuple(KINDS)) != (samples, patches)
 
 
 def held_out_loss(language: LanguageParams, encoder: Encoder) -> float:
     """Loss of the captions of 60 scenes after training on those of the others."""
-    samples, _ = text_samples(language, GRID, encoder, 1)
+    samples, _ = text_samples(language, GRID, encoder, 1, tuple(KINDS))
     captions = [sample for sample in samples if len(sample[1]) < 80]
     dataset = SampleDataset(captions, None, GRID * GRID, encoder.token_id(IMAGE))
     collate = PackCollate(0, None)
