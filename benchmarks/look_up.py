@@ -21,6 +21,7 @@ from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_image
 from stages.common.data.packing import PackCollate
 from stages.common.data.shards import read_rows
 from stages.common.world.scene import Scene
+from stages.common.world.vocabulary import KINDS
 from stages.language import PatchTextCollate, PatchTextDataset, hidden_states, patch_texts, yes_no_ids, yes_no_positions
 
 BATCH = 64  # questions
@@ -30,13 +31,14 @@ def questions(params: Params, encoder: Encoder) -> tuple[PatchTextDataset, list[
     """A sample for each question, and its task and right answer."""
     grid = params.data.image_size // params.vision.patch_size
     samples, patches, kinds = [], [], []
+    kinds_drawn = tuple(KINDS)[: params.data.kinds]
     for number, row in enumerate(read_rows("validation", ["scene", "texts"])):
         rng = random.Random(f"{params.seed}/look-up/{number}")
         scene = Scene.from_json(row["scene"])
         for text in row["texts"]:
             if text["expected"] in ("yes", "no"):
                 samples.append(([number], *encoder.dialogue([(with_image(text["question"]), text["answer"])])))
-                patches.append(patch_texts(scene, grid, params.language.patch_noise, rng))
+                patches.append(patch_texts(scene, grid, params.language.patch_noise, rng, kinds_drawn))
                 kinds.append((text["task"], text["expected"]))
     return PatchTextDataset(samples, patches, encoder.token_id(IMAGE)), kinds
 

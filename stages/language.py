@@ -1,6 +1,6 @@
 """Stage language: a LlamaForCausalLM, trained on text only; or fetched, or untrained.
 
-in: data/prepared, data/tokenizer, data/fetched; params seed, data.image_size, vision.patch_size, language.
+in: data/prepared, data/tokenizer, data/fetched; params seed, data.image_size, data.kinds, vision.patch_size, language.
 out: data/language, reports/loss/language.csv
 
 It is trained on the dialogues of the train scenes. ``language.grounding`` says what it reads of a scene beside them:
@@ -48,13 +48,13 @@ from stages.common.training.launch import run_distributed
 from stages.common.training.loop import train
 from stages.common.world.regions import box_weights
 from stages.common.world.scene import Scene
-from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, COUNT_WORDS, KINDS, POSITION_WORDS
+from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, COUNT_WORDS, FAR_WORDS, KINDS, POSITION_WORDS
 
 _DESCRIPTIONS = ("description", "far_first")  # tasks
 _QUESTIONS = 10  # a sample
 _QUESTIONS_EVERY, _DESCRIPTIONS_EVERY = 2, 4  # one of this many scenes has questions, or a complete description
 _TEXTS_STEP = 64  # numbers of patch texts are padded to a multiple of this: few shapes, few kernels
-_MIN_COVERAGE = 0.3  # share of a patch that an object must cover for the patch to show it
+_MIN_COVERAGE = 0.3  # share of a patch that an object must cover for the patch to show it, or the most it covers
 
 
 def build_language_model(params: LanguageParams, vocab_size: int, encoder: Encoder) -> LlamaForCausalLM:
@@ -76,19 +76,21 @@ def build_language_model(params: LanguageParams, vocab_size: int, encoder: Encod
     return LlamaForCausalLM(config)
 
 
-def patch_texts(
-    scene: Scene, grid: int, patch_noise: float, rng: random.Random, kinds: Sequence[str] = tuple(KINDS)
-) -> list[str]:
-    """A text for each patch, [grid * grid]: its position, and the colour, if it has one, and kind of the object that it
-    shows, or the background. With patch noise, because patch features have errors as well: an object's patch names a
-    random one of ``kinds`` with probability ``patch_noise`` and, half as often, a random colour."""
+def patch_texts(scene: Scene, grid: int, patch_noise: float, rng: random.Random, kinds: Sequence[str]) -> list[str]:
+    """A text for each patch, [grid * grid]: its position, and the colour, if it has one, and kind of the object that
+    covers most of it, or the background. With patch noise, because patch features have errors as well: an object's
+    patch names a random one of ``kinds`` with probability ``patch_noise`` and, half as often, a random colour."""
     texts = [rng.choice(BACKGROUNDS[scene.background].words)] * (grid * grid)
-    for group in scene.groups:
-        for box in group.boxes:
-            for patch in np.flatnonzero(box_weights(box, grid) > _MIN_COVERAGE):
-                kind = rng.choice(kinds) if rng.random() < patch_noise else group.kind
-                colour = rng.choice(list(COLOUR_WORDS)) if rng.random() < patch_noise / 2 else group.colour
-                texts[patch] = _colour_word(colour, rng) + rng.choice(KINDS[kind].words)
+    boxes = [(group, box_weights(box, grid)) for group in scene.groups for box in group.boxes]
+    most = np.max([weights for _, weights in boxes], axis=0)
+    for group, weights in boxes:
+        enough = min(_MIN_COVERAGE, weights.max())  # a far thing can be small
+        for patch in np.flatnonzero((weights >= enough) & (weights == most)):
+            kind = rng.choice(kinds) if rng.random() < patch_noise else group.kind
+            colour = group.colour
+            if colour is not None and rng.random() < patch_noise / 2:
+                colour = rng.choice(list(COLOUR_WORDS))
+            texts[patch] = _colour_word(colour, rng) + rng.choice(KINDS[kind].words)
     third = {cell: rng.choice(names) for cell, names in POSITION_WORDS.items()}
     return [third[patch // grid * 3 // grid, patch % grid * 3 // grid] + text for patch, text in enumerate(texts)]
 
@@ -99,7 +101,7 @@ def _colour_word(colour: str | None, rng: random.Random) -> str:
 
 def scene_context(scene: Scene, rng: random.Random) -> str:
     """A line that lists the scene's things in random order, each with position, count, colour and kind:
-    海边有：左上方红色小狗，右侧两只蓝色小鸟。
+    海边有：左上方红色小狗，远处右侧两只蓝色小鸟。
 
     Nothing in it is wrong, unlike in patch texts: it names each thing once, so the decoder could not tell a wrong word
     from a right one.
@@ -108,7 +110,8 @@ def scene_context(scene: Scene, rng: random.Random) -> str:
     for group in rng.sample(scene.groups, len(scene.groups)):
         count = "" if group.count == 1 else COUNT_WORDS[group.count] + KINDS[group.kind].measure
         position, name = rng.choice(POSITION_WORDS[group.row, group.column]), rng.choice(KINDS[group.kind].words)
-        items.append(position + count + _colour_word(group.colour, rng) + name)
+        far = "" if group.near else rng.choice(FAR_WORDS)
+        items.append(far + position + count + _colour_word(group.colour, rng) + name)
     return f"{rng.choice(BACKGROUNDS[scene.background].words)}有：{'，'.join(items)}。\n"
 
 
@@ -163,7 +166,7 @@ def scene_dialogues(
 
 
 def text_samples(
-    params: LanguageParams, grid: int, encoder: Encoder, seed: int, kinds: Sequence[str] = tuple(KINDS)
+    params: LanguageParams, grid: int, encoder: Encoder, seed: int, kinds: Sequence[str]
 ) -> tuple[list[Sample], list[list[str]]]:
     """Samples and, for grounding slots, their patch texts; see scene_dialogues.
 
@@ -296,7 +299,7 @@ def train_language_model(params: Params, tokenizer: PreTrainedTokenizerFast, enc
     image_id = encoder.token_id(IMAGE)
     yes_no_tokens = yes_no_ids(encoder)
     grid = params.data.image_size // params.vision.patch_size
-    samples, patches = text_samples(params.language, grid, encoder, params.seed)
+    samples, patches = text_samples(params.language, grid, encoder, params.seed, tuple(KINDS)[: params.data.kinds])
     length = pack_length(params.language.batch_tokens)
     if params.language.grounding == "slots":
         dataset = PatchTextDataset(samples, patches, image_id)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,15 +13,28 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from model.vlm.attention import use_packed_attention
 from model.vlm.modeling import use_target_positions
-from stages.common.config.params import load_params
+from stages.common.config.language import LanguageParams
+from stages.common.config.params import Params, load_params
 from stages.common.core.paths import SHARDS
-from stages.common.data.chat import Encoder, with_image
+from stages.common.data.chat import IMAGE, Encoder, with_image
+from stages.common.data.packing import PackCollate, SampleDataset
 from stages.common.data.shards import read_rows
 from stages.common.world.regions import box_weights
-from stages.common.world.scene import Scene
-from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, KINDS
-from stages.language import PatchTextCollate, PatchTextDataset, language_loss, patch_texts, yes_no_ids, yes_no_positions
+from stages.common.world.scene import Group, Scene
+from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, FAR_WORDS, KINDS, POSITION_WORDS
+from stages.language import (
+    PatchTextCollate,
+    PatchTextDataset,
+    build_language_model,
+    language_loss,
+    patch_texts,
+    scene_context,
+    text_samples,
+    yes_no_ids,
+    yes_no_positions,
+)
 from stages.prepare.scene import sample_scene
 from stages.prepare.world import write_world
 from stages.tokenizer import corpus, train_tokenizer
@@ -41,11 +56,16 @@ def scenes() -> list[Scene]:
     ]
 
 
+def names_of(group: Group) -> tuple[str, ...]:
+    colours = ("",) if group.colour is None else COLOUR_WORDS[group.colour]
+    return tuple(colour + kind for colour in colours for kind in KINDS[group.kind].words)
+
+
 def right_patches(scene: Scene, texts: list[str]) -> tuple[int, int]:
     """Patches that objects cover by more than half, and how many of them name an object of the scene there."""
     covered = right = 0
     for group in scene.groups:
-        names = [colour + kind for colour in COLOUR_WORDS[group.colour] for kind in KINDS[group.kind].words]
+        names = names_of(group)
         for box in group.boxes:
             for patch in (box_weights(box, GRID) > 0.5).nonzero()[0]:
                 covered += 1
@@ -55,7 +75,7 @@ def right_patches(scene: Scene, texts: list[str]) -> tuple[int, int]:
 
 def test_patch_texts_name_what_the_patches_show(scenes: list[Scene]) -> None:
     for scene in scenes:
-        texts = patch_texts(scene, GRID, 0.0, random.Random(0))
+        texts = patch_texts(scene, GRID, 0.0, random.Random(0), tuple(KINDS))
         covered, right = right_patches(scene, texts)
         assert covered == right > 0
         free = [text for text in texts if any(text.endswith(name) for name in BACKGROUNDS[scene.background].words)]
@@ -64,10 +84,33 @@ def test_patch_texts_name_what_the_patches_show(scenes: list[Scene]) -> None:
 
 
 def test_patch_noise_changes_kinds_and_colours(scenes: list[Scene]) -> None:
-    counts = [right_patches(scene, patch_texts(scene, GRID, 0.4, random.Random(0))) for scene in scenes]
+    red = [replace(scene, groups=tuple(replace(group, colour="red") for group in scene.groups)) for scene in scenes]
+    rng = random.Random(0)
+    counts = [right_patches(scene, patch_texts(scene, GRID, 0.4, rng, tuple(KINDS))) for scene in red]
     covered, right = map(sum, zip(*counts, strict=True))
-    # 0.4 of the kinds and 0.2 of the colours are drawn anew, from 26 and from 8
-    assert right / covered == pytest.approx((1 - 0.4 * 25 / 26) * (1 - 0.2 * 7 / 8), abs=0.06)
+    # 0.4 of the kinds and 0.2 of the colours are drawn anew
+    expected = (1 - 0.4 * (1 - 1 / len(KINDS))) * (1 - 0.2 * (1 - 1 / len(COLOUR_WORDS)))
+    assert right / covered == pytest.approx(expected, abs=0.06)
+
+
+def test_patch_noise_takes_kinds_from_the_given_ones(scenes: list[Scene]) -> None:
+    for scene in scenes[:10]:
+        texts = patch_texts(scene, GRID, 1.0, random.Random(0), ["dog"])
+        shown = [t for t in texts if not t.endswith(BACKGROUNDS[scene.background].words)]
+        assert shown and all(text.endswith(KINDS["dog"].words) for text in shown)
+
+
+def test_patch_texts_show_far_things_and_state_no_colour_where_there_is_none(scenes: list[Scene]) -> None:
+    colours = [word for words in COLOUR_WORDS.values() for word in words]
+    far = found = 0
+    for scene in scenes:
+        texts = patch_texts(scene, GRID, 0.0, random.Random(0), tuple(KINDS))
+        for group in scene.groups:
+            named = [text for text in texts if text.endswith(KINDS[group.kind].words)]
+            assert all(any(word in text for word in colours) == (group.colour is not None) for text in named)
+            far += not group.near
+            found += not group.near and bool(named)
+    assert found > 0.9 * far > 0
 
 
 def test_loss_uses_sums_of_token_embeddings() -> None:
@@ -139,3 +182,83 @@ def test_yes_no_tokens_of_the_built_in_world_are_found(tmp_path: Path, monkeypat
             asked[expected] += 1
             found[expected] += first == {"yes": [yes], "no": [no], None: []}[expected]
     assert found == asked and asked["yes"] == asked["no"] == 120
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Params, Encoder]]:
+    """1000 prepared train scenes in the current folder, and a tokenizer trained on texts of theirs."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(tmp_path_factory.mktemp("world"))
+        params = load_params(Path(__file__).parent / "params.yaml")
+        shutil.copytree(Path(__file__).parents[1] / "data/eval", "data/eval")
+        SHARDS.mkdir(parents=True)
+        scenes = {"image_size": 48, "train_scenes": 1000, "validation_scenes": 1, "test_scenes": 1, "shard_scenes": 500}
+        write_world(params.model_copy(update={"data": params.data.model_copy(update=scenes)}), SHARDS)
+        yield params, Encoder(train_tokenizer(corpus(300), params.tokenizer))
+
+
+def test_context_lists_every_thing_once_with_its_place_and_colour(scenes: list[Scene]) -> None:
+    orders = set()
+    for scene in scenes:
+        context = scene_context(scene, random.Random(0))
+        items = context.rstrip("。\n").split("有：")[1].split("，")
+        assert len(items) == len(scene.groups)
+        for group in scene.groups:
+            places = POSITION_WORDS[group.row, group.column]
+            starts = places if group.near else tuple(far + place for far in FAR_WORDS for place in places)
+            matching = [item for item in items if item.startswith(starts) and item.endswith(names_of(group))]
+            assert len(matching) == 1
+        orders.add(items[0].startswith(POSITION_WORDS[scene.groups[0].row, scene.groups[0].column]))
+    assert orders == {True, False}
+
+
+@pytest.mark.parametrize("grounding", ["blind", "context", "slots"])
+def test_samples_hold_what_the_grounding_says(small_world: tuple[Params, Encoder], grounding: str) -> None:
+    params, encoder = small_world
+    language = params.language.model_copy(update={"grounding": grounding, "scenes": 40})
+    samples, patches = text_samples(language, GRID, encoder, 1, tuple(KINDS))
+    image_id = encoder.token_id(IMAGE)
+    assert [ids.count(image_id) for _, ids, _ in samples] == [int(grounding == "slots")] * len(samples)
+    assert len(patches) == (len(samples) if grounding == "slots" else 0)
+    listed = encoder.ids("有：")[-1]
+    assert [listed in ids for _, ids, _ in samples] == [grounding == "context"] * len(samples)
+    assert text_samples(language, GRID, encoder, 1, tuple(KINDS)) == (samples, patches)
+    assert text_samples(language, GRID, encoder, 2, tuple(KINDS)) != (samples, patches)
+
+
+def held_out_loss(language: LanguageParams, encoder: Encoder) -> float:
+    """Loss of the captions of 60 scenes after training on those of the others."""
+    samples, _ = text_samples(language, GRID, encoder, 1, tuple(KINDS))
+    captions = [sample for sample in samples if len(sample[1]) < 80]
+    dataset = SampleDataset(captions, None, GRID * GRID, encoder.token_id(IMAGE))
+    collate = PackCollate(0, None)
+    torch.manual_seed(0)
+    model = build_language_model(language, 1000, encoder)
+    use_packed_attention(model)
+    use_target_positions(model.model)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+
+    def mean_loss(numbers: list[int]) -> torch.Tensor:
+        batch = collate([dataset[number] for number in numbers])
+        batch["num_items_in_batch"] = sum(dataset.targets[number] for number in numbers)
+        return language_loss(model, batch, -1, 0.0, torch.tensor([-1, -1]), 1.0)
+
+    rng = random.Random(0)
+    for _ in range(200):
+        optimizer.zero_grad()
+        mean_loss(rng.sample(range(60, len(captions)), 16)).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return mean_loss(list(range(60))).item()
+
+
+def test_a_decoder_learns_to_use_the_context(small_world: tuple[Params, Encoder]) -> None:
+    """On scenes that it was not trained on, it predicts more than a decoder that is told nothing."""
+    params, encoder = small_world
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    language = params.language.model_copy(update=sizes | {"intermediate_size": 128, "scenes": 1000})
+    blind, context = (
+        held_out_loss(language.model_copy(update={"grounding": grounding}), encoder)
+        for grounding in ("blind", "context")
+    )
+    assert context < blind - 0.05
