@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from stages.report.run.regime import CONDITIONS, Condition
 from tqdm import tqdm
 
 from benchmarks.record import code_hash
@@ -29,7 +30,6 @@ from stages.common.core.errors import InputError
 from stages.common.core.files import write_json
 from stages.common.core.stage import run_stage
 from stages.report.recorded_runs import seed_mean
-from stages.report.run.regime import CONDITIONS, Condition
 
 RESULTS = Path("benchmarks/results/regime")
 CLONES = Path(".regime")
@@ -53,7 +53,7 @@ def with_settings(params: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
 
 
 def run_seed(root: Path, name: str, seed: int, settings: Mapping[str, Any], threads: int) -> None:
-    """Run one seed in its own clone, and write its record. Raises InputError with the log's path where a stage fails."""
+    """Run one seed in its own clone, and write its record. Raises InputError where a stage fails."""
     clone = root / CLONES / f"{name}-{seed}"
     if not clone.exists():
         clone.parent.mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,13 @@ from stages.evaluate.score.breakdowns import (
     by_sentence,
     prior_counts,
 )
-from stages.evaluate.score.depth import DEPTH_METRICS, REFERENCE_METRICS, depth_counts, reference_counts
+from stages.evaluate.score.depth import (
+    DEPTH_METRICS,
+    REFERENCE_METRICS,
+    depth_counts,
+    reference_counts,
+    sentence_ends,
+)
 from stages.evaluate.score.losses import (
     ALTERNATIVE_METRICS,
     LOSS_METRICS,
@@ -98,7 +105,7 @@ def score_world(folder: Path, params: Params, split: str) -> Results:
                 "background": by_background(scores, bootstrap),
                 "distance": by_distance(len(scores), found),
             }
-    estimates |= reference_estimates(params)
+            estimates |= reference_estimates(params, round(fmean(len(sentence_ends(text.text)) for text in scores)))
     questions = [answer for answer in answers if answer.task in YES_NO_TASKS]
     asked = sum_by_scene(((answer.id, pope_counts(answer)) for answer in questions), names)
     estimates |= bootstrap.of_sums(asked, POPE_METRICS)
@@ -155,11 +162,15 @@ def text_estimates(
     return found | {f"distinct_{order}": Estimate.without_interval(distinct(texts, order)) for order in (1, 2)}
 
 
-def reference_estimates(params: Params) -> dict[str, Estimate]:
-    """The metrics of the descriptions of the first train scenes, from the claims that are stored with them."""
+def reference_estimates(params: Params, sentences: int) -> dict[str, Estimate]:
+    """The metrics of the descriptions of the first train scenes, from the claims that are stored with them.
+
+    They are cut after ``sentences`` sentences: whole descriptions are longer than the texts of any phase, and CHAIR-i
+    depends on length.
+    """
     rows = list(read_rows("train", ["id", "texts"], _REFERENCE_SCENES))
     counted = [
-        (row["id"], reference_counts(text["claims"]))
+        (row["id"], reference_counts(text["claims"][:sentences]))
         for row in rows
         for text in row["texts"]
         if text["task"] == TEXT_TASKS[0]
