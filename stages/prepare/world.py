@@ -7,7 +7,6 @@ import os
 import random
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -91,7 +90,7 @@ def _row(scene: Scene, split: str, data: DataParams, seed: int) -> dict[str, Any
         "id": scene.id,
         "images": [{"bytes": _png(picture), "path": f"{scene.id}.png"}],
         "scene": scene.to_json(),
-        "texts": [asdict(text) for text in texts],
+        "texts": list(map(vars, texts)),
     }
 
 
