@@ -23,11 +23,13 @@ from stages.common.data.shards import write_shard
 from stages.common.world.scene import Group, Scene
 from stages.common.world.vocabulary import BACKGROUNDS, KINDS, PAINTS
 from stages.prepare.drawing.compose import compose
+from stages.prepare.drawing.sprites import ATTRIBUTION
 from stages.prepare.processes import end_with_parent
 from stages.prepare.scene import SPLITS, group_boxes, relations_of, sample_scene, signature
 from stages.prepare.wording import Prior, texts_of
 
 FIXED_SCENES = Path("data/eval/scenes.yaml")
+_METADATA = {b"attribution": ATTRIBUTION.encode()}
 _NEAR_SIDE = 0.2  # side of a hand-written object from which on it is near
 
 
@@ -63,7 +65,8 @@ def write_world(params: Params, folder: Path) -> dict[str, int]:
         except BaseException:
             pool.shutdown(cancel_futures=True)  # otherwise the error would be raised only after all other shards
             raise
-    write_shard(folder / "fixed-00000.parquet", (_row(scene, "fixed", params.data, params.seed) for scene in fixed))
+    rows = (_row(scene, "fixed", params.data, params.seed) for scene in fixed)
+    write_shard(folder / "fixed-00000.parquet", rows, _METADATA)
     counts = {split: getattr(params.data, f"{split}_scenes") for split in SPLITS}
     return counts | {"fixed": len(fixed)}
 
@@ -77,7 +80,7 @@ def plan_shards(data: DataParams) -> Iterator[Shard]:
 
 def _write_shard(data: DataParams, seed: int, taken: frozenset[str], shard: Shard, folder: Path) -> None:
     scenes = (sample_scene(data, seed, shard.split, index, taken) for index in range(shard.start, shard.stop))
-    write_shard(folder / shard.name, (_row(scene, shard.split, data, seed) for scene in scenes))
+    write_shard(folder / shard.name, (_row(scene, shard.split, data, seed) for scene in scenes), _METADATA)
 
 
 def _row(scene: Scene, split: str, data: DataParams, seed: int) -> dict[str, Any]:
