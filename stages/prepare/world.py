@@ -21,7 +21,7 @@ from stages.common.config.params import Params
 from stages.common.core.errors import InputError
 from stages.common.data.shards import write_shard
 from stages.common.world.scene import Group, Scene
-from stages.common.world.vocabulary import BACKGROUNDS, KINDS, PAINTS
+from stages.common.world.vocabulary import BACKGROUNDS, KINDS, KINDS_FILE, PAINTS
 from stages.prepare.drawing.compose import compose
 from stages.prepare.drawing.sprites import ATTRIBUTION
 from stages.prepare.processes import end_with_parent
@@ -48,6 +48,10 @@ class Shard(NamedTuple):
 
 def write_world(params: Params, folder: Path) -> dict[str, int]:
     """Write all shards; returns the number of scenes per split. Memory: one shard per process. Raises InputError."""
+    if params.data.kinds > len(KINDS):
+        raise InputError(
+            f"params.yaml: data.kinds: {params.data.kinds} kinds, and {KINDS_FILE.name} has {len(KINDS)}; lower it"
+        )
     fixed = fixed_scenes(FIXED_SCENES)
     taken = frozenset(map(signature, fixed))
     shards = list(plan_shards(params.data))
