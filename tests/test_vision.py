@@ -74,7 +74,8 @@ def test_region_weights_are_on_the_patches_that_the_object_covers(scenes: list[S
             assert region.phrases["name"] == group.kind and region.phrases.get("colour") == group.colour
             assert "colour" not in region.phrases or group.colour is not None
             row, column = divmod(int(np.argmax(region.weights)), GRID)
-            assert box[0] < (column + 0.5) / GRID < box[2] and box[1] < (row + 0.5) / GRID < box[3]
+            assert box[0] < (column + 1) / GRID and column / GRID < box[2]
+            assert box[1] < (row + 1) / GRID and row / GRID < box[3]
             assert region.phrases["position"] in POSITION_WORDS
         for region in regions[len(boxes) :]:
             assert region.phrases == {"name": scene.background}
@@ -154,7 +155,7 @@ def test_processes_together_have_the_loss_and_gradients_of_one(
     assert sum(losses).item() / processes == pytest.approx(complete.item(), rel=1e-5)
     assert found.keys() == expected.keys()
     for name, gradient in found.items():
-        assert (gradient - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-6, name
+        assert (gradient - expected[name]).norm() <= 1e-4 * expected[name].norm() + 3e-6, name
 
 
 def test_wordings_of_phrases() -> None:
