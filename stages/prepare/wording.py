@@ -319,10 +319,12 @@ def yes_no_questions(scene: Scene, prior: Prior, rng: random.Random) -> list[Tex
     the positions, and 90 % after 54,000 answers with the position.
     """
     texts = []
-    for task, candidates in _candidates(scene.background, prior.kinds).items():
-        group, absent = rng.choice(scene.groups), _absent(candidates, scene.kinds, rng)
-        if absent is None:
-            absent = _absent(_candidates(scene.background, prior.kinds)["random"], scene.kinds, rng)
+    by_task = _candidates(scene.background, prior.kinds)
+    everything = by_task["random"]
+    for task, candidates in by_task.items():
+        group = rng.choice(scene.groups)
+        # Where every candidate is in the picture, any absent kind.
+        absent = rng.choice(_without(candidates, scene.kinds) or _without(everything, scene.kinds))
         for kind, expected in ((group.kind, "yes"), (absent, "no")):
             name = rng.choice(KINDS[kind].words)
             question = rng.choice(("图中有{name}吗？", "画面里有{name}吗？", "能看到{name}吗？")).format(name=name)
@@ -351,7 +353,5 @@ def _candidates(background: str, number: int) -> dict[Task, tuple[str, ...]]:
     }
 
 
-def _absent(candidates: Sequence[str], present: frozenset[str], rng: random.Random) -> str | None:
-    """One of the ``candidates`` that are not ``present``; None if there is none."""
-    absent = [kind for kind in candidates if kind not in present]
-    return rng.choice(absent) if absent else None
+def _without(candidates: Sequence[str], present: frozenset[str]) -> list[str]:
+    return [kind for kind in candidates if kind not in present]
