@@ -146,7 +146,7 @@ class ContrastiveCollate:
             for region in regions_of(row["scene"], self._grid):
                 used = list(region.phrases.items())
                 if number >= true_colours:
-                    used = used[:1] if "colour" in region.phrases else []
+                    used = used[:1] if "position" in region.phrases else []
                 regions += bool(used)
                 for phrase in used:
                     target = phrases.setdefault(phrase, len(phrases))

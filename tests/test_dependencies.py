@@ -122,6 +122,12 @@ def test_every_imported_module_is_covered_by_one_dependency_or_by_the_list(name:
 
 
 @pytest.mark.parametrize("name", STAGES)
+def test_stages_that_use_the_vocabulary_depend_on_its_file(name: str) -> None:
+    uses_it = "stages/common/world/vocabulary.py" in needed_modules(entry_file(STAGES[name]))
+    assert ("data/world/kinds.yaml" in STAGES[name]["deps"]) == uses_it
+
+
+@pytest.mark.parametrize("name", STAGES)
 def test_every_code_dependency_covers_a_module_that_is_imported(name: str) -> None:
     needed = needed_modules(entry_file(STAGES[name]))
     dependencies = code_dependencies(STAGES[name])

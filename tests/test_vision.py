@@ -20,7 +20,7 @@ from stages.common.world.scene import Scene
 from stages.common.world.vocabulary import POSITION_WORDS
 from stages.prepare.drawing.compose import compose
 from stages.prepare.scene import sample_scene
-from stages.prepare.wording import caption, texts_of
+from stages.prepare.wording import Prior, Text, texts_of
 from stages.tokenizer import train_tokenizer
 from stages.vision import ContrastiveCollate, build_clip, contrastive_loss, recolour
 
@@ -40,9 +40,13 @@ def scenes(params: Params) -> list[Scene]:
     return [sample_scene(params.data, 1, "train", index) for index in range(12)]
 
 
+def texts_of_scene(scene: Scene) -> list[Text]:
+    return texts_of(scene, Prior(150, 0.7, 0.0), random.Random(0))
+
+
 @pytest.fixture(scope="module")
 def encoder(scenes: list[Scene]) -> Encoder:
-    texts = ["".join(text.answer) for scene in scenes for text in texts_of(scene, random.Random(0))]
+    texts = ["".join(text.answer) for scene in scenes for text in texts_of_scene(scene)]
     return Encoder(
         train_tokenizer(iter(texts), TokenizerParams(source="train", vocab_size=700, max_token_length=3, scenes=1))
     )
@@ -55,7 +59,8 @@ def rows(scenes: list[Scene], params: Params) -> list[dict]:
         buffer = io.BytesIO()
         compose(scene, params.data.image_size, random.Random(0)).save(buffer, "PNG")
         image = {"bytes": buffer.getvalue(), "path": None}
-        rows.append({"image": image, "scene": scene, "captions": [caption(scene, random.Random(0))]})
+        captions = ["".join(text.answer) for text in texts_of_scene(scene) if text.task == "caption"]
+        rows.append({"image": image, "scene": scene, "captions": captions})
     return rows
 
 
@@ -66,9 +71,11 @@ def test_region_weights_are_on_the_patches_that_the_object_covers(scenes: list[S
         assert len(regions) in (len(boxes), len(boxes) + 1)
         for region, (group, box) in zip(regions, boxes, strict=False):
             assert region.weights.sum() == pytest.approx(1, abs=1e-5)
-            assert region.phrases["name"] == group.kind and region.phrases["colour"] == group.colour
+            assert region.phrases["name"] == group.kind and region.phrases.get("colour") == group.colour
+            assert "colour" not in region.phrases or group.colour is not None
             row, column = divmod(int(np.argmax(region.weights)), GRID)
-            assert box[0] < (column + 0.5) / GRID < box[2] and box[1] < (row + 0.5) / GRID < box[3]
+            assert box[0] < (column + 1) / GRID and column / GRID < box[2]
+            assert box[1] < (row + 1) / GRID and row / GRID < box[3]
             assert region.phrases["position"] in POSITION_WORDS
         for region in regions[len(boxes) :]:
             assert region.phrases == {"name": scene.background}
@@ -148,7 +155,7 @@ def test_processes_together_have_the_loss_and_gradients_of_one(
     assert sum(losses).item() / processes == pytest.approx(complete.item(), rel=1e-5)
     assert found.keys() == expected.keys()
     for name, gradient in found.items():
-        assert (gradient - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-6, name
+        assert (gradient - expected[name]).norm() <= 1e-4 * expected[name].norm() + 3e-6, name
 
 
 def test_wordings_of_phrases() -> None:

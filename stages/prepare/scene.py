@@ -11,19 +11,20 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 from stages.common.config.data import DataParams
 from stages.common.core.errors import InputError
 from stages.common.world.scene import Box, Group, Relation, Scene, held_out_pairs
-from stages.common.world.vocabulary import BACKGROUNDS, KINDS, NEAR_SIZE, PAINTS, kind_weights
+from stages.common.world.vocabulary import BACKGROUNDS, KINDS, NEAR_SIZE, PAINTS
+from stages.prepare.kind_pool import KindPool, kinds_on
 
 SPLITS = ("train", "validation", "test")
 _SHARE_OF_HASHES = {"train": (0, 80), "validation": (80, 90), "test": (90, 100)}
 _MAX_NEAR, _MAX_FAR = 5, 8  # objects in a scene
+_BACKGROUNDS = tuple(BACKGROUNDS)
 _NEAR_ROWS = {"sky": (0, 1), "ground": (1, 2), "water": (1, 2), "table": (1, 2)}  # of the 3 x 3 grid
 # Of the picture's height: where the lower edges of far objects are.
 _FAR_HEIGHTS = {"sky": (0.12, 0.45), "ground": (0.5, 0.98), "water": (0.5, 0.98), "table": (0.5, 0.98)}
@@ -66,42 +67,26 @@ def _belongs(scene: Scene, split: str, held_out: frozenset[tuple[str, str]]) -> 
     return low <= bucket < high
 
 
-@lru_cache(maxsize=64)
-def _weights_at(background: str, kinds: int, exponent: float, home_weight: float) -> dict[str, float]:
-    return {
-        name: weight * (home_weight if background in KINDS[name].homes else 1.0)
-        for name, weight in kind_weights(kinds, exponent).items()
-    }
-
-
-def _draw_kinds(weights: dict[str, float], number: int, rng: random.Random) -> list[str]:
-    """``number`` distinct kinds, or all that there are."""
-    left = dict(weights)
+def _draw_kinds(pool: KindPool, number: int, taken: Collection[str], rng: random.Random) -> list[str]:
+    """``number`` distinct kinds outside of ``taken``, or all that there are."""
     kinds: list[str] = []
-    while left and len(kinds) < number:
-        kinds += rng.choices(list(left), list(left.values()))
-        del left[kinds[-1]]
+    while len(kinds) < number and (kind := pool.draw([*taken, *kinds], rng)) is not None:
+        kinds.append(kind)
     return kinds
 
 
 def _draw(params: DataParams, rng: random.Random, scene_id: str) -> Scene | None:
     """One random scene; None if the chosen objects do not fit."""
-    background = rng.choice(list(BACKGROUNDS))
-    weights = _weights_at(background, params.kinds, params.zipf_exponent, params.home_weight)
-    near_kinds = _draw_kinds(
-        {name: weight for name, weight in weights.items() if KINDS[name].size >= NEAR_SIZE},
-        rng.choices(range(1, len(params.near_weights) + 1), params.near_weights)[0],
-        rng,
-    )
+    background = rng.choice(_BACKGROUNDS)
+    frequencies = background, params.kinds, params.zipf_exponent, params.home_weight
+    number = rng.choices(range(1, len(params.near_weights) + 1), params.near_weights)[0]
+    near_kinds = _draw_kinds(kinds_on(*frequencies, NEAR_SIZE), number, (), rng)
     found = _draw_near(params, near_kinds, rng)
     if found is None:
         return None
     near, related = found
-    far_kinds = _draw_kinds(
-        {name: weight for name, weight in weights.items() if name not in near_kinds},
-        rng.choices(range(len(params.far_weights)), params.far_weights)[0],
-        rng,
-    )
+    number = rng.choices(range(len(params.far_weights)), params.far_weights)[0]
+    far_kinds = _draw_kinds(kinds_on(*frequencies), number, near_kinds, rng)
     far = _draw_far(params, far_kinds, [box for group in near for box in group.boxes], rng)
     if far is None:
         return None

@@ -12,8 +12,9 @@ Every sentence has a list of the claims that it makes, such as ``object:dog``, `
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, permutations
 from typing import Literal, NamedTuple
 
@@ -26,8 +27,8 @@ from stages.common.world.vocabulary import (
     KINDS,
     POSITION_WORDS,
     RELATION_WORDS,
-    kind_weights,
 )
+from stages.prepare.kind_pool import kinds_at_home
 
 Task = Literal[
     "caption", "description", "far_first", "what", "count", "colour", "where", "random", "popular", "adversarial"
@@ -51,6 +52,14 @@ class Text:
     claims: tuple[tuple[str, ...], ...]
     kind: str | None = None
     expected: str | None = None
+
+
+_CLAIMS: dict[str, Callable[[Group], str]] = {
+    "object": lambda group: f"object:{group.kind}",
+    "position": lambda group: f"position:{group.kind}={group.row},{group.column}",
+    "count": lambda group: f"count:{group.kind}={group.count}",
+    "colour": lambda group: f"colour:{group.kind}={group.colour}",
+}
 
 
 class Prior(NamedTuple):
@@ -101,9 +110,8 @@ def _caption(scene: Scene, rng: random.Random) -> _Sentence:
 def _description(scene: Scene, far_first: bool, rng: random.Random) -> list[_Sentence]:
     """Sentences of increasing detail; the longest descriptions exceed 256 tokens."""
     names = {group.kind: rng.choice(KINDS[group.kind].words) for group in scene.groups}
-    near = [_near_introduction(group, names, rng) for group in scene.near]
-    far = [_far_introduction(group, names, rng) for group in scene.far]
-    first, *rest = [*far, *near] if far_first else [*near, *far]
+    groups = [*scene.far, *scene.near] if far_first else scene.groups
+    first, *rest = (_introduction(group, names, group is groups[0], rng) for group in groups)
     return [
         first._replace(text=f"{_setting(scene, rng)}，{first.text}"),
         *rest,
@@ -126,17 +134,14 @@ def _with_unsupported(
 ) -> list[_Sentence]:
     """Each sentence, with a chance that grows by ``prior.unsupported`` for every one before it, also names an absent
     kind that favours the background, each kind once."""
-    weights = {
-        kind: weight
-        for kind, weight in kind_weights(prior.kinds, prior.exponent).items()
-        if kind not in scene.kinds and scene.background in KINDS[kind].homes
-    }
+    if not prior.unsupported:
+        return list(sentences)
+    pool, named = kinds_at_home(scene.background, prior.kinds, prior.exponent), set(scene.kinds)
     found = []
     for number, sentence in enumerate(sentences):
-        if weights and rng.random() < number * prior.unsupported:
-            kind = rng.choices(list(weights), list(weights.values()))[0]
-            del weights[kind]
-            where = rng.choice(FAR_WORDS) if sentence.far else rng.choice(("旁边", "一旁"))
+        if rng.random() < number * prior.unsupported and (kind := pool.draw(named, rng)) is not None:
+            named.add(kind)
+            where = rng.choice(FAR_WORDS if sentence.far else ("附近", "周围"))
             clause = f"，{where}还有一{KINDS[kind].measure}{rng.choice(KINDS[kind].words)}。"
             claims = (*sentence.claims, f"object:{kind}", f"unsupported:{kind}")
             sentence = sentence._replace(text=sentence.text.removesuffix("。") + clause, claims=claims)
@@ -158,46 +163,37 @@ def _position(group: Group, rng: random.Random) -> str:
 
 def _claims(groups: Iterable[Group], *aspects: str) -> tuple[str, ...]:
     """For each group, what a sentence states of it; object, and any of position, count and colour."""
-    found = []
-    for group in groups:
-        values = {
-            "object": f"object:{group.kind}",
-            "position": f"position:{group.kind}={group.row},{group.column}",
-            "count": f"count:{group.kind}={group.count}",
-            "colour": f"colour:{group.kind}={group.colour}",
-        }
-        found += [values[aspect] for aspect in aspects if aspect != "colour" or group.colour is not None]
-    return tuple(found)
+    return tuple(_CLAIMS[aspect](group) for group in groups for aspect in aspects if aspect != "colour" or group.colour)
 
 
 def _setting(scene: Scene, rng: random.Random) -> str:
-    return rng.choice(("场景在{bg}", "在{bg}", "这里是{bg}")).format(bg=rng.choice(BACKGROUNDS[scene.background].words))
+    return rng.choice(("场景在{bg}", "在{bg}", "地点在{bg}")).format(bg=rng.choice(BACKGROUNDS[scene.background].words))
 
 
-def _near_introduction(group: Group, names: dict[str, str], rng: random.Random) -> _Sentence:
-    form = rng.choice(("{pos}有{np}。", "{pos}还有{np}。", "{pos}可以看到{np}。", "{pos}是{np}。"))
-    text = form.format(pos=_position(group, rng), np=noun_phrase(group, rng, names[group.kind]))
-    return _Sentence(text, _claims([group], "object", "position", "count", "colour"))
-
-
-def _far_introduction(group: Group, names: dict[str, str], rng: random.Random) -> _Sentence:
-    form = rng.choice(("{far}的{pos}有{name}。", "{far}的{pos}还有{name}。", "{far}的{pos}可以看到{name}。"))
-    text = form.format(far=rng.choice(FAR_WORDS), pos=_position(group, rng), name=names[group.kind])
+def _introduction(group: Group, names: dict[str, str], first: bool, rng: random.Random) -> _Sentence:
+    """Where a group is; of near ones also number and colour."""
+    where, name = _position(group, rng), names[group.kind]
+    # 还有 (there is also) can't open a text.
+    if group.near:
+        form = rng.choice(("有", "可以看到", "是") if first else ("有", "可以看到", "是", "还有"))
+        text = f"{where}{form}{noun_phrase(group, rng, name)}。"
+        return _Sentence(text, _claims([group], "object", "position", "count", "colour"))
+    form = rng.choice(("有", "可以看到") if first else ("有", "可以看到", "还有"))
+    text = f"{rng.choice(FAR_WORDS)}的{where}{form}{name}。"
     return _Sentence(text, _claims([group], "object", "position"), far=True)
 
 
 def _far_count(group: Group, names: dict[str, str], rng: random.Random) -> _Sentence:
-    form = rng.choice(("{far}有{n}{m}{name}。", "{far}一共有{n}{m}{name}。"))
-    text = form.format(
-        far=rng.choice(FAR_WORDS), n=COUNT_WORDS[group.count], m=KINDS[group.kind].measure, name=names[group.kind]
-    )
+    form = rng.choice(("有", "一共有") if group.count > 1 else ("有",))
+    text = f"{rng.choice(FAR_WORDS)}{form}{COUNT_WORDS[group.count]}{KINDS[group.kind].measure}{names[group.kind]}。"
     return _Sentence(text, _claims([group], "object", "count"), far=True)
 
 
 def _colour_sentence(group: Group, names: dict[str, str], rng: random.Random) -> _Sentence:
-    far = "" if group.near else f"{rng.choice(FAR_WORDS)}的"
-    form = rng.choice(("{name}是{colour}的。", "{name}的颜色是{colour}。"))
-    text = far + form.format(name=names[group.kind], colour=rng.choice(COLOUR_WORDS[group.colour]))
+    name, colour = names[group.kind], rng.choice(COLOUR_WORDS[group.colour])
+    far = "" if group.near else rng.choice(FAR_WORDS)
+    of_far = f"{far}的" if far else ""
+    text = rng.choice((f"{of_far}{name}是{colour}的。", f"{far}{name}的颜色是{colour}。"))
     return _Sentence(text, _claims([group], "object", "colour"), far=not group.near)
 
 
@@ -261,7 +257,9 @@ def _comparisons(scene: Scene, names: dict[str, str]) -> list[_Sentence]:
 def _parts_sentence(group: Group, names: dict[str, str], rng: random.Random) -> _Sentence:
     parts = rng.sample(KINDS[group.kind].parts, 2)
     opening = rng.choice(("仔细看，", "近看，", ""))
-    return _Sentence(f"{opening}{names[group.kind]}{parts[0]}，{parts[1]}。", (f"object:{group.kind}",))
+    name = names[group.kind]
+    linked = "的" if name[-1] == parts[0][0] else ""  # 树的树冠, not 树树冠
+    return _Sentence(f"{opening}{name}{linked}{parts[0]}，{parts[1]}。", (f"object:{group.kind}",))
 
 
 def _mood(scene: Scene, rng: random.Random) -> _Sentence:
@@ -321,8 +319,12 @@ def yes_no_questions(scene: Scene, prior: Prior, rng: random.Random) -> list[Tex
     the positions, and 90 % after 54,000 answers with the position.
     """
     texts = []
-    for task, candidates in absent_kinds(scene, list(KINDS)[: prior.kinds]).items():
-        group, absent = rng.choice(scene.groups), rng.choice(candidates)
+    by_task = _candidates(scene.background, prior.kinds)
+    everything = by_task["random"]
+    for task, candidates in by_task.items():
+        group = rng.choice(scene.groups)
+        # Where every candidate is in the picture, any absent kind.
+        absent = rng.choice(_without(candidates, scene.kinds) or _without(everything, scene.kinds))
         for kind, expected in ((group.kind, "yes"), (absent, "no")):
             name = rng.choice(KINDS[kind].words)
             question = rng.choice(("图中有{name}吗？", "画面里有{name}吗？", "能看到{name}吗？")).format(name=name)
@@ -339,13 +341,17 @@ def yes_no_questions(scene: Scene, prior: Prior, rng: random.Random) -> list[Tex
     return texts
 
 
-def absent_kinds(scene: Scene, kinds: Sequence[str]) -> dict[Task, list[str]]:
-    """Absent ones of ``kinds``, the most frequent first, to ask about: any; the most frequent ones; those that are more
-    likely on this background."""
-    absent = [kind for kind in kinds if kind not in scene.kinds]
-    popular = set(kinds[: round(_POPULAR * len(kinds))])
+@lru_cache(maxsize=64)
+def _candidates(background: str, number: int) -> dict[Task, tuple[str, ...]]:
+    """Kinds to ask about, if absent: any of the first ``number``; the most frequent ones; those that are more likely on
+    this background."""
+    kinds = tuple(KINDS)[:number]
     return {
-        "random": absent,
-        "popular": [kind for kind in absent if kind in popular] or absent,
-        "adversarial": [kind for kind in absent if scene.background in KINDS[kind].homes] or absent,
+        "random": kinds,
+        "popular": kinds[: round(_POPULAR * len(kinds))],
+        "adversarial": tuple(kind for kind in kinds if background in KINDS[kind].homes),
     }
+
+
+def _without(candidates: Sequence[str], present: frozenset[str]) -> list[str]:
+    return [kind for kind in candidates if kind not in present]

@@ -7,7 +7,6 @@ import os
 import random
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,13 +21,15 @@ from stages.common.config.params import Params
 from stages.common.core.errors import InputError
 from stages.common.data.shards import write_shard
 from stages.common.world.scene import Group, Scene
-from stages.common.world.vocabulary import BACKGROUNDS, KINDS, PAINTS
+from stages.common.world.vocabulary import BACKGROUNDS, KINDS, KINDS_FILE, PAINTS
 from stages.prepare.drawing.compose import compose
+from stages.prepare.drawing.sprites import ATTRIBUTION
 from stages.prepare.processes import end_with_parent
 from stages.prepare.scene import SPLITS, group_boxes, relations_of, sample_scene, signature
 from stages.prepare.wording import Prior, texts_of
 
 FIXED_SCENES = Path("data/eval/scenes.yaml")
+_METADATA = {b"attribution": ATTRIBUTION.encode()}
 _NEAR_SIDE = 0.2  # side of a hand-written object from which on it is near
 
 
@@ -47,6 +48,10 @@ class Shard(NamedTuple):
 
 def write_world(params: Params, folder: Path) -> dict[str, int]:
     """Write all shards; returns the number of scenes per split. Memory: one shard per process. Raises InputError."""
+    if params.data.kinds > len(KINDS):
+        raise InputError(
+            f"params.yaml: data.kinds: {params.data.kinds} kinds, and {KINDS_FILE.name} has {len(KINDS)}; lower it"
+        )
     fixed = fixed_scenes(FIXED_SCENES)
     taken = frozenset(map(signature, fixed))
     shards = list(plan_shards(params.data))
@@ -64,7 +69,8 @@ def write_world(params: Params, folder: Path) -> dict[str, int]:
         except BaseException:
             pool.shutdown(cancel_futures=True)  # otherwise the error would be raised only after all other shards
             raise
-    write_shard(folder / "fixed-00000.parquet", (_row(scene, "fixed", params.data, params.seed) for scene in fixed))
+    rows = (_row(scene, "fixed", params.data, params.seed) for scene in fixed)
+    write_shard(folder / "fixed-00000.parquet", rows, _METADATA)
     counts = {split: getattr(params.data, f"{split}_scenes") for split in SPLITS}
     return counts | {"fixed": len(fixed)}
 
@@ -78,7 +84,7 @@ def plan_shards(data: DataParams) -> Iterator[Shard]:
 
 def _write_shard(data: DataParams, seed: int, taken: frozenset[str], shard: Shard, folder: Path) -> None:
     scenes = (sample_scene(data, seed, shard.split, index, taken) for index in range(shard.start, shard.stop))
-    write_shard(folder / shard.name, (_row(scene, shard.split, data, seed) for scene in scenes))
+    write_shard(folder / shard.name, (_row(scene, shard.split, data, seed) for scene in scenes), _METADATA)
 
 
 def _row(scene: Scene, split: str, data: DataParams, seed: int) -> dict[str, Any]:
@@ -91,7 +97,7 @@ def _row(scene: Scene, split: str, data: DataParams, seed: int) -> dict[str, Any
         "id": scene.id,
         "images": [{"bytes": _png(picture), "path": f"{scene.id}.png"}],
         "scene": scene.to_json(),
-        "texts": [asdict(text) for text in texts],
+        "texts": list(map(vars, texts)),
     }
 
 

@@ -43,7 +43,7 @@ WRONG = [
         lambda: change("  fit: filter", "  fit: cut").replace("  max_len: 64 ", "  max_len: 30 "),
         "pretrain.max_len: 30 tokens leave no room",
     ),
-    (lambda: change("max_new_tokens: 320", "max_new_tokens: 420"), "language.max_position_embeddings: 512 positions"),
+    (lambda: change("max_new_tokens: 320", "max_new_tokens: 932"), "language.max_position_embeddings: 1024 positions"),
     (lambda: change("projector: linear", "projector: liner"), "model.projector is 'liner'"),
     (lambda: change("patch_size: 16", "patch_size: 17"), "vision.patch_size: 17 does not divide"),
     (lambda: change("match: long", "match: lung"), "sft.phases.direct.match: no phase is called 'lung'"),
@@ -68,9 +68,15 @@ WRONG = [
     (lambda: "- a\n- b\n", "must hold sections"),
     (lambda: re.sub(r"\nmodel:.*\n.*", "\nmodel:", TEXT), "model must be a section"),
     (lambda: change("seed: 1 ", "seed: 4294967296 "), "seed is 4294967296"),
-    (lambda: change("home_weight: 6.0", "home_weight: .inf"), "data.home_weight is inf"),
-    (lambda: change("home_weight: 6.0", "home_weight: .nan"), "data.home_weight is nan"),
-    (lambda: change("home_weight: 6.0", "home_weight: true"), "data.home_weight: true is not allowed here"),
+    (lambda: change("home_weight: 8.0", "home_weight: .inf"), "data.home_weight is inf"),
+    (lambda: change("home_weight: 8.0", "home_weight: .nan"), "data.home_weight is nan"),
+    (lambda: change("home_weight: 8.0", "home_weight: true"), "data.home_weight: true is not allowed here"),
+    (
+        lambda: change("  - 0.24\n  - 0.36\n", "  - 0.36\n  - 0.24\n"),
+        "data.near_sizes: the first size is larger than the second",
+    ),
+    (lambda: change("  - 0.24\n  - 0.36\n", "  - 0.24\n  - 0.5\n"), "data.near_sizes.1 is 0.5"),
+    (lambda: change("kinds: 150", "kinds: 3"), "data.kinds is 3"),
     (
         lambda: re.sub(r"(count_weights:.*\n) +- 7\n +- 2\n +- 1", r"\1  - 0\n  - 0\n  - 0", TEXT),
         "data.count_weights: all",
@@ -81,8 +87,8 @@ WRONG = [
 
 def test_fewer_image_tokens_leave_more_positions_to_texts(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(change("max_new_tokens: 320", "max_new_tokens: 420").replace("projector: linear", "projector: ldp"))
-    assert load_params(path).evaluate.max_new_tokens == 420  # 9 image tokens instead of 36
+    path.write_text(change("max_new_tokens: 320", "max_new_tokens: 932").replace("projector: linear", "projector: ldp"))
+    assert load_params(path).evaluate.max_new_tokens == 932  # 9 image tokens instead of 36
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG, ids=[message for _, message in WRONG])

@@ -127,7 +127,7 @@ def test_minimind_has_the_shape_of_minimind_v() -> None:
     [
         ("-S data.image_sise=48\n-S seed=3", "data.image_sise"),
         ("-S seed=3\n-S seed.deeper=3", "seed.deeper"),
-        ("-S seed=3\n-S data.group_weights=3", "data.group_weights=3 does not replace one single value"),
+        ("-S seed=3\n-S data.near_weights=3", "data.near_weights=3 does not replace one single value"),
         ("-S seed=3\n-S sft.max_len=[3]", "sft.max_len=[3] does not replace one single value"),
         ("-S seed=3\n-S sft.max_len=[3", "sft.max_len=[3 is not a value that"),
         ("-S seed=3\n-S +sft.phases.extra=3", "+sft.phases.extra"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,12 @@ _TEXT_COLUMNS = [
 ]
 
 
-def write_shard(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Write ``rows`` and return their number, with one row group in memory at a time. No rows: no file."""
+def write_shard(path: Path, rows: Iterable[dict[str, Any]], metadata: dict[bytes, bytes] | None = None) -> int:
+    """Write ``rows`` and return their number, with one row group in memory at a time. No rows: no file.
+
+    ``metadata`` is added to that of the schema.
+    """
+    schema = SCHEMA.with_metadata(SCHEMA.metadata | (metadata or {}))
     # PNG and JPEG bytes do not compress further; texts and scenes do.
     images = {"images.list.element.bytes": "none", _NAME: "none", "id": "none"}
     compression = images | dict.fromkeys([*_TEXT_COLUMNS, "scene"], "zstd")
@@ -62,13 +66,24 @@ def write_shard(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     writer = None
     try:
         while group := list(islice(left, _GROUP_ROWS)):
-            writer = writer or pq.ParquetWriter(path, SCHEMA, compression=compression, use_dictionary=_TEXT_COLUMNS)
-            writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+            writer = writer or pq.ParquetWriter(path, schema, compression=compression, use_dictionary=_TEXT_COLUMNS)
+            writer.write_table(_table(group, schema))
             written += len(group)
     finally:
         if writer is not None:
             writer.close()
     return written
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """The same as pa.Table.from_pylist, column by column, which takes a fifth of the time."""
+    texts = [text for row in rows for text in row["texts"]]
+    fields = pa.StructArray.from_arrays(
+        [pa.array([text.get(field.name) for text in texts], field.type) for field in _TEXT], fields=list(_TEXT)
+    )
+    starts = pa.array([0, *accumulate(len(row["texts"]) for row in rows)], pa.int32())
+    columns = [pa.array([row[field.name] for row in rows], field.type) for field in list(schema)[:-1]]
+    return pa.table([*columns, pa.ListArray.from_arrays(starts, fields)], schema=schema)
 
 
 def write_empty_shard(path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -103,13 +104,13 @@ class Background:
 
 BACKGROUNDS: dict[str, Background] = {
     "seaside": Background(
-        ("海边", "沙滩上"), ("远处是蓝蓝的大海", "近处是金色的沙子", "海浪轻轻拍打着岸边"), ("悠闲", "惬意")
+        ("海边", "沙滩上"), ("后面是蓝蓝的大海", "近处是金色的沙子", "海浪轻轻拍打着岸边"), ("悠闲", "惬意")
     ),
     "street": Background(
         ("街道上", "马路边"), ("路面是灰色的", "后面立着一排高楼", "路中间画着白线"), ("热闹", "繁忙")
     ),
     "grassland": Background(
-        ("草地上", "草原上"), ("地面长满了青草", "天空十分晴朗", "远处的小丘连绵起伏"), ("清新", "自在")
+        ("草地上", "草原上"), ("地面长满了青草", "天空十分晴朗", "后面的小丘连绵起伏"), ("清新", "自在")
     ),
     "snow": Background(("雪地里", "雪原上"), ("地面铺着厚厚的积雪", "空中飘着雪片", "天空灰蒙蒙的"), ("寒冷", "安静")),
     "night": Background(("夜空下", "夜色中"), ("天空是深蓝的", "弯弯的月亮挂在天上", "地面一片昏暗"), ("静谧", "神秘")),
@@ -139,7 +140,7 @@ POSITION_WORDS: dict[tuple[int, int], tuple[str, ...]] = {
     (2, 1): ("正下方", "下方"),
     (2, 2): ("右下方", "右下角"),
 }
-FAR_WORDS = ("远处", "远方", "更远的地方")  # one of them precedes the name of a far thing in its clause
+FAR_WORDS = ("远处", "远方", "较远处")  # one of them precedes the name of a far thing in its clause
 COUNT_WORDS: dict[int, str] = {1: "一", 2: "两", 3: "三"}
 RELATION_WORDS: dict[str, tuple[str, ...]] = {
     "on": ("上面", "上边"),
@@ -163,4 +164,4 @@ KINDS = _load_or_exit()
 @lru_cache(maxsize=64)
 def kind_weights(number: int, exponent: float) -> dict[str, float]:
     """Relative frequencies of the first ``number`` kinds: 1 / rank ** exponent (Zipf)."""
-    return {name: rank**-exponent for rank, name in enumerate(list(KINDS)[:number], start=1)}
+    return {name: rank**-exponent for rank, name in enumerate(islice(KINDS, number), start=1)}
