@@ -1,4 +1,4 @@
-"""What the page states about CHAIR-i by sentence, frequency and background."""
+"""What the page states about CHAIR-i by frequency and background."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from stages.report.hallucination_patterns import hallucination_patterns
 from stages.report.run.load_run import Run, load_run
 from stages.report.statements import Finding
 
-FIRST = "CHAIR-i is lower in the last sentence than in the first"
 FREQUENT = "CHAIR-i is lower for rare kinds of object than for frequent ones"
 
 
