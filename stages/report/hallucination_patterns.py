@@ -35,11 +35,11 @@ class _Contrast(NamedTuple):
 def hallucination_patterns(run: Run) -> Finding | None:
     """By frequency and by background, for the compared arms or else the last checkpoint.
 
-    None where no arm has any series.
+    None where no arm has a series by frequency.
     """
     ends = unique(f"sft-{phase}" for pair in run.params.sft.comparisons for phase in pair)
     arms = [run.checkpoints[name] for name in ends or list(run.checkpoints)[-1:]]
-    if not any(arm.series for arm in arms):
+    if not any(arm.series.get("frequency") for arm in arms):
         return None
     statements, patterns, found = [], [], set()
     for contrast in _CONTRASTS:

@@ -52,8 +52,8 @@ class FiguresRow(NamedTuple):
 
 
 class RegimeSection(NamedTuple):
-    """``curve``: SVG by size, empty if no checkpoint has the series. ``statements``: is it the training, or only the
-    length?"""
+    """``curve``: SVG by size, empty if no checkpoint has the series. ``cause``: is it the training, or only the length?
+    As a headline and the figures that it rests on; empty if these were not measured."""
 
     verdict: str
     count: str
@@ -61,11 +61,11 @@ class RegimeSection(NamedTuple):
     beside: list[DotCard]
     cards: list[DotCard]
     conditions: list[ConditionRow]
-    statements: list[str]
+    cause: tuple[str, str] | None
     table: list[tuple[str, list[FiguresRow]]]
 
 
-FIGURES = ("CHAIR-i, %", "CHAIR-i of first mentions, %", "absent kinds a text", "recall, %", "characters")
+FIGURES = ("CHAIR-i, %", "first mentions, %", "absent kinds a text", "recall, %", "characters")
 
 
 def regime_section(run: Run) -> RegimeSection | None:
@@ -81,7 +81,7 @@ def regime_section(run: Run) -> RegimeSection | None:
         _present(_opening_card(run, ""), _opening_card(run, FAR_FIRST_PREFIX)),
         _present(*_distance_cards(run)),
         [_condition_row(each) for each in judged],
-        _length_statements(run),
+        _cause(run),
         [("Texts of the notes, on eight photographs", _notes_rows()), ("This run, on test scenes", _run_rows(run))],
     )
 
@@ -166,8 +166,11 @@ def _distance_cards(run: Run) -> list[DotCard | None]:
     }
     readings = {
         "recall": "Of the kinds of near (large) and far (small) things in the picture, the share that is named.",
-        "hallucinated": "Of the first mentions of kinds, in clauses that do not say or say that a thing is far away.",
-        "misnamed": "The same. Misnamed: position or colour fit another thing of its class.",
+        "hallucinated": "Of the first mentions of kinds, in clauses without (near) and with (far) a word such as 远处, "
+        "in the distance.",
+        "misnamed": "Of the same mentions: position or colour fit another thing of the same class.",
+        "two_alternative": "How often the word for a thing has a lower loss with its own picture than with another one "
+        "of the same background.",
     }
     return [
         dot_card(
@@ -177,7 +180,7 @@ def _distance_cards(run: Run) -> list[DotCard | None]:
             guides=[0.5] if key == "two_alternative" else (),
             dashed="chance" if key == "two_alternative" else "",
             title=title,
-            reading=readings.get(key, "As below, for the kinds of near and of far things."),
+            reading=readings[key],
         )
         for key, title in titles.items()
     ]
@@ -245,24 +248,25 @@ _COMPARED: Mapping[Relation, str] = {
 }
 
 
-def _length_statements(run: Run) -> list[str]:
-    """Is it the training, or only the length? Both checkpoints at the same long prompt."""
+def _cause(run: Run) -> tuple[str, str] | None:
+    """Both checkpoints at the same long prompt: their whole texts, and the first two sentences."""
     direct = direct_checkpoint(run)
     texts, opening = (difference(run, direct, PRETRAIN, key) for key in ("unsupported", "unsupported_opening"))
     share = difference(run, direct, PRETRAIN, "chair_i_opening")
     if texts.value is None:
-        return []
-    return [
-        f"{_length_headline(direct, relation(texts), relation(share))} At the same long prompt, {direct} names "
-        f"{_absent(run, direct, '')}, pretraining {_absent(run, PRETRAIN, '')}: "
+        return None
+    return (
+        _cause_headline(direct, relation(texts), relation(share)),
+        f"At the same long prompt, {direct} names {_absent(run, direct, '')}, "
+        f"pretraining {_absent(run, PRETRAIN, '')}: "
         f"{_change(BY_KEY['unsupported'], texts)}. In the first two sentences alone, {direct} names "
         f"{_absent(run, direct, '_opening')}, pretraining {_absent(run, PRETRAIN, '_opening')}: "
         f"{_change(BY_KEY['unsupported'], opening)}; CHAIR-i of these sentences: "
-        f"{_change(BY_KEY['chair_i_opening'], share)}."
-    ]
+        f"{_change(BY_KEY['chair_i_opening'], share)}.",
+    )
 
 
-def _length_headline(direct: str, texts: Relation, share: Relation) -> str:
+def _cause_headline(direct: str, texts: Relation, share: Relation) -> str:
     if share == "higher":
         return f"The training hurts, not only the length: {direct} is worse already in its first two sentences."
     if texts == "higher" and share in ("lower", "unclear"):
