@@ -22,7 +22,6 @@ _LISTED = {
     "wrong": "unsupported",
     "near": "recall_near",
     "far": "recall_far",
-    "two_alt": "two_alternative",
     "length": "length",
 }
 _LISTED_OF_FILES = {
@@ -70,8 +69,7 @@ def metric_values(run: Run) -> dict[str, dict[str, float | None]]:
     """{checkpoint: {column: value}} for `dvc metrics`; None where a figure is undefined.
 
     ``rise``: CHAIR-i of the rest of a text minus that of its first two sentences; ``wrong``: kinds a text that are not
-    in the picture; ``near``, ``far``: recall; ``two_alt``: two-alternative accuracy; ``swap``: image-swap gap of object
-    words.
+    in the picture; ``near``, ``far``: recall; ``swap``: image-swap gap of object words.
     """
     listed = _LISTED if run.params.data.source == "world" else _LISTED_OF_FILES
     return {

@@ -65,11 +65,11 @@ def test_epochs_end_between_two_logged_steps():
 
 def test_few_figures_are_listed_and_undefined_ones_are_none(inputs):
     inputs.write_metrics("pretrain", {"chair_i": (None, 0.0), "recall_far": (0.123456, 0.1), "caption_f1": (None, 0.0)})
-    figures = {"chair_i": (0.07226, 0.02), "two_alternative": (0.81234, 0.1), "length": (128.42667, 2.0)}
+    figures = {"chair_i": (0.07226, 0.02), "recall_near": (0.81234, 0.1), "length": (128.42667, 2.0)}
     inputs.write_metrics("sft-long", figures | {"probe_auc": (0.9, 0.01)})
     run = load_run(inputs.params, inputs.root)
     assert metric_values(run)["pretrain"] == {"chair_i": None, "far": 0.123}
-    assert metric_values(run)["sft-long"] == {"chair_i": 0.072, "two_alt": 0.812, "length": 128.4}
+    assert metric_values(run)["sft-long"] == {"chair_i": 0.072, "near": 0.812, "length": 128.4}
     rows = [row for row in metric_table(run) if row["checkpoint"] == "pretrain"]
     assert rows == [{"checkpoint": "pretrain", "metric": "recall_far", "value": 0.1235, "low": 0.0235, "high": 0.2235}]
 
