@@ -125,8 +125,10 @@ def verdict_sentence(run: Run) -> str:
 
 def _curve(run: Run, width: int, height: int) -> str:
     arms = unique(f"sft-{phase}" for pair in run.params.sft.comparisons for phase in pair)
+    # The training texts are cut to the length of a checkpoint's own texts: here, those of plain fine-tuning.
+    direct = run.checkpoints[direct_checkpoint(run)]
     levels = [
-        (first, figure(run.checkpoints[PRETRAIN], f"reference_chair_i_{part}").value)
+        (first, figure(direct, f"reference_chair_i_{part}").value)
         for first, part in ((1, "opening"), (1 + _OPENING_SENTENCES, "rest"))
     ]
     return line_chart(

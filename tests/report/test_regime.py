@@ -20,8 +20,6 @@ PRETRAIN = {
     "unsupported": 1.2,
     "unsupported_opening": 0.9,
     "chair_i_opening": 0.3,
-    "reference_chair_i_opening": 0.0,
-    "reference_chair_i_rest": 0.05,
     "precision": 0.6,
     "length": 37.0,
 }
@@ -30,6 +28,8 @@ DIRECT = {
     "chair_i_opening": 0.13,
     "chair_i_rest": 0.35,
     "chair_i_rise": 0.22,
+    "reference_chair_i_opening": 0.0,
+    "reference_chair_i_rest": 0.05,
     "reference_chair_i_rise": 0.05,
     "unsupported": 3.1,
     "unsupported_opening": 0.5,

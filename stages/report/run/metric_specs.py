@@ -138,7 +138,7 @@ REFERENCE_METRICS = tuple(
         key=f"reference_{metric.key}",
         title=f"Training texts, {metric.title}",
         better="neither",
-        reading="The same of the descriptions of training scenes.",
+        reading="The same of descriptions of training scenes, cut to the mean number of sentences of the answers.",
     )
     for metric in DEPTH_METRICS[:3]
 )
