@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from stages.common.world.vocabulary import BACKGROUNDS, KINDS, PAINTS
+from stages.common.world.vocabulary import ATTRIBUTION, BACKGROUNDS, KINDS, PAINTS
 from stages.prepare.drawing.backgrounds import draw_background
-from stages.prepare.drawing.sprites import ATTRIBUTION, draw_object
+from stages.prepare.drawing.sprites import draw_object
 
 _PAPER = (200, 208, 200)  # light and dark objects are visible on it
 _WIDTH, _GAP, _TITLE = 1800, 6, 18

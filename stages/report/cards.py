@@ -160,13 +160,9 @@ def kinds_note(run: Run) -> str:
     return "".join(f"{at.capitalize()}: {', '.join(names)}. " for at, names in kinds.items() if names).strip()
 
 
-def sentence_cards(run: Run) -> list[LineCard]:
-    charts = (
-        ("chair_i", "CHAIR-i up to this sentence", "Of all objects mentioned so far, the share that is absent."),
-        ("chair_i_here", "CHAIR-i of this sentence", "Of what this sentence alone mentions, in texts that reach it."),
-        ("recall", "Recall up to this sentence", "Of the kinds in the picture, the share named so far."),
-    )
-    return [_line_card(run, "sentence", key, title, "sentence", reading) for key, title, reading in charts]
+def recall_by_sentence_card(run: Run) -> LineCard:
+    reading = "Of the kinds in the picture, the share named up to this sentence."
+    return _line_card(run, "sentence", "recall", "Recall up to this sentence", "sentence", reading)
 
 
 def probe_card(run: Run) -> LineCard:
@@ -178,7 +174,7 @@ def probe_card(run: Run) -> LineCard:
 
 
 def _line_card(run: Run, series: str, key: str, title: str, axis: str, reading: str) -> LineCard:
-    metric = BY_KEY[key.removesuffix("_here")]
+    metric = BY_KEY[key]
     return LineCard(title, metric.unit, Markup(line_chart(run, series, key, metric.scale, axis)), reading)
 
 

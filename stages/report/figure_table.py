@@ -15,7 +15,17 @@ _SERIES = {
     "background": "By background",
     "layer": "By layer of the decoder",
 }
-_SERIES_KEYS = ("chair_i", "chair_i_here", "chair_i_first", "recall", "probe_auc")
+_NEW = "_new"  # of a figure of the first mentions in one sentence
+_SERIES_KEYS = (
+    "chair_i",
+    *(f"{key}{_NEW}" for key in ("chair_i", "misnamed", "hallucinated")),
+    "misnamed",
+    "hallucinated",
+    "recall",
+    "recall_near",
+    "recall_far",
+    "probe_auc",
+)
 
 
 class TableRow(NamedTuple):
@@ -43,10 +53,7 @@ def figure_table(run: Run) -> list[tuple[str, list[TableRow]]]:
 
 
 def _metric_at(series: str, point: str, key: str) -> Metric:
-    metric = BY_KEY[key.removesuffix("_here").removesuffix("_first")]
-    sentence = {
-        "chair_i_here": f"sentence {point} alone",
-        "chair_i_first": f"first sentence of texts with {point} or more",
-    }.get(key, f"up to sentence {point}")
+    metric = BY_KEY[key.removesuffix(_NEW)]
+    sentence = f"first mentions in sentence {point}" if key.endswith(_NEW) else f"up to sentence {point}"
     where = {"sentence": sentence, "layer": f"layer {point}"}.get(series, point)
     return metric._replace(title=f"{metric.title}, {where}", reading="")

@@ -1,4 +1,4 @@
-"""Which objects are wrongly mentioned, and where in the text?"""
+"""Which objects are wrongly mentioned?"""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class _Contrast(NamedTuple):
 
 
 def hallucination_patterns(run: Run) -> Finding | None:
-    """By sentence, by frequency and by background, for the compared arms or else the last checkpoint.
+    """By frequency and by background, for the compared arms or else the last checkpoint.
 
-    None where no arm has any series.
+    None where no arm has a series by frequency.
     """
     ends = unique(f"sft-{phase}" for pair in run.params.sft.comparisons for phase in pair)
     arms = [run.checkpoints[name] for name in ends or list(run.checkpoints)[-1:]]
-    if not any(arm.series for arm in arms):
+    if not any(arm.series.get("frequency") for arm in arms):
         return None
     statements, patterns, found = [], [], set()
     for contrast in _CONTRASTS:
@@ -60,7 +60,7 @@ def hallucination_patterns(run: Run) -> Finding | None:
         headline = "In this run, the arms differ: no pattern holds for all of them"
     return Finding(
         "patterns",
-        "Which objects are wrongly mentioned, and where in the text?",
+        "Which objects are wrongly mentioned?",
         headline,
         tuple(statements),
         "All figures in %. CHAIR-i: of the objects mentioned, the share that is not in the picture, misnamed and "
@@ -72,16 +72,6 @@ def _row(run: Run, contrast: _Contrast, arm: Checkpoint) -> Row:
     first, second, found = contrast.pair(run, arm)
     cells = tuple(format_interval(BY_KEY["chair_i"], interval) for interval in (first, second))
     return Row(arm.name, cells, found, RESULTS[found])
-
-
-def _sentences(run: Run, checkpoint: Checkpoint) -> _Pair:
-    """The first and the last sentence of the texts that have both; undefined where no text has two."""
-    points = checkpoint.series.get("sentence", ())
-    if len(points) < 2:
-        return UNDEFINED, UNDEFINED, "undefined"
-    keys = ("chair_i_here", "chair_i_first")
-    last, first = (points[-1].intervals.get(key, UNDEFINED) for key in keys)
-    return first, last, _relation(run, checkpoint, (last, first), [f"sentence/{points[-1].at}/{key}" for key in keys])
 
 
 def _ends_of_series(run: Run, checkpoint: Checkpoint, series: str, key: str) -> _Pair:
@@ -108,15 +98,6 @@ def _relation(run: Run, checkpoint: Checkpoint, pair: Sequence[Interval], names:
 
 
 _CONTRASTS = (
-    _Contrast(
-        "CHAIR-i of the last sentence, compared with the first sentence of the same texts",
-        ("first sentence", "last sentence"),
-        {
-            "higher": "CHAIR-i is higher in the last sentence than in the first",
-            "lower": "CHAIR-i is lower in the last sentence than in the first",
-        },
-        _sentences,
-    ),
     _Contrast(
         "CHAIR-i of rare kinds of object, compared with frequent ones",
         ("frequent kinds", "rare kinds"),

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from stages.common.world.vocabulary import ATTRIBUTION
 from stages.report.charts.loss_chart import loss_chart
 from stages.report.charts.palette import palette
 from stages.report.comparison import comparisons
 from stages.report.figure_table import figure_table
 from stages.report.findings import findings
 from stages.report.provenance import provenance_text
+from stages.report.regime_section import FIGURES, regime_section, verdict_sentence
 from stages.report.run.load_run import Run
 from stages.report.run.records import DESCRIBING_TASKS, PhaseData
 from stages.report.scene_views import scene_view
@@ -30,7 +32,8 @@ def render_page(run: Run) -> str:
 def context(run: Run) -> dict[str, Any]:
     """Values of the template, in the page's order."""
     names = list(run.checkpoints)
-    first = run.checkpoints[names[0]]
+    evaluations = [checkpoint.evaluation for checkpoint in run.checkpoints.values()]
+    drawn = run.params.data.source == "world"
     colours = palette(run.params, names)
     scenes = [scene_view(run, picture) for picture in run.pictures]
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
@@ -39,13 +42,18 @@ def context(run: Run) -> dict[str, Any]:
         "names": names,
         "colours": [colours[name] for name in names],
         "params": run.params,
-        "drawn": run.params.data.source == "world",
-        "evaluation": first.evaluation,
+        "drawn": drawn,
+        "attribution": ATTRIBUTION if drawn else "",
+        "evaluation": next((each for each in evaluations if each.split == "test"), evaluations[0]),
+        "epochs": any(each.split != "test" for each in evaluations),
         "confidence": f"{100 * run.params.evaluate.confidence:g}",
         "script": Markup(script),
         "script_source": f"'sha256-{digest}'",
         "provenance": provenance_text(run),
         "comparisons": comparisons(run),
+        "verdict": verdict_sentence(run),
+        "regime": regime_section(run),
+        "figure_names": FIGURES,
         "findings": findings(run),
         "scenes": scenes,
         "measured": any(scene.measured for scene in scenes),
@@ -53,6 +61,7 @@ def context(run: Run) -> dict[str, Any]:
         "sections": sections(run),
         "loss_charts": {kind: Markup(loss_chart(run, *size)) for kind, size in _LOSS_SIZES.items()},
         "runs": list(run.checkpoints.values()),
+        "validated": any(checkpoint.validation_loss for checkpoint in run.checkpoints.values()),
         "table": figure_table(run),
         "data": data_rows(run),
     }

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from stages.report.run.load_run import Run
-from stages.report.scene_views import AnswerView, SceneView, Segment, scene_view
+from stages.report.scene_views import AnswerView, GroupView, SceneView, Segment, scene_view
 
 _WIDTH = 600  # pixels; two revisions fit side by side on a desktop
 _MARGIN, _SIDE = 16, 160  # pixels: around everything; of the picture
@@ -55,7 +55,7 @@ def _svg(view: SceneView) -> str:
         f'<image x="{_MARGIN}" y="48" width="{_SIDE}" height="{_SIDE}" style="image-rendering: pixelated" '
         f'href="{view.image}"/>'
     )
-    content = [view.background, *(f"{group.count} × {group.word} {group.colour} {group.kind}" for group in view.groups)]
+    content = [view.background, *map(_group_line, view.groups)]
     for index, line in enumerate(content):
         drawn.append(_text(_SIDE + 2 * _MARGIN, 64 + _LINE * index, line, f'fill="{_MUTED}"'))
     y = 48 + max(_SIDE, _LINE * len(content)) + _GAP
@@ -80,6 +80,12 @@ def _svg(view: SceneView) -> str:
         + "\n".join(drawn)
         + "\n</svg>\n"
     )
+
+
+def _group_line(group: GroupView) -> str:
+    """2 × 小狗 red dog, far"""
+    words = " ".join(filter(None, (group.word, group.colour, group.kind)))
+    return f"{group.count} × {words}{', far' if group.far else ''}"
 
 
 def _line(y: int, line: Line) -> str:

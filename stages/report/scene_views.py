@@ -60,11 +60,14 @@ class TaskView(NamedTuple):
 
 
 class GroupView(NamedTuple):
+    """``colour``, ``rgb``: empty if it has no single colour. ``far``: drawn small."""
+
     word: str
     kind: str
     count: int
     colour: str
     rgb: str
+    far: bool
 
 
 class SceneView(NamedTuple):
@@ -118,7 +121,7 @@ def answer_view(checkpoint: str, answer: Answer, scene: Scene | None) -> AnswerV
     colours = unique(
         f"{mention.word}: {_colour_word(mention.colour)}, is {_colour_word(colour_of[mention.kind])}"
         for mention in answer.mentions
-        if mention.supported and mention.colour_right is False and mention.colour and mention.kind in colour_of
+        if mention.supported and mention.colour_right is False and mention.colour and colour_of.get(mention.kind)
     )
     missed = [KINDS[kind].words[0] if kind in KINDS else kind for kind in answer.missed]
     cut = segments(answer, _NOTES if scene else _PHOTOGRAPH_NOTES)
@@ -143,8 +146,9 @@ def scene_view(run: Run, picture: Picture) -> SceneView:
             KINDS[group.kind].words[0],
             group.kind,
             group.count,
-            group.colour,
-            "rgb({} {} {})".format(*COLOURS[group.colour]),
+            group.colour or "",
+            "rgb({} {} {})".format(*COLOURS[group.colour]) if group.colour else "",
+            not group.near,
         )
         for group in (scene.groups if scene else ())
     ]

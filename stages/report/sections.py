@@ -15,7 +15,7 @@ from stages.report.cards import (
     pope_card,
     probe_card,
     prompts_card,
-    sentence_cards,
+    recall_by_sentence_card,
     series_card,
     wrong_mentions_card,
 )
@@ -53,6 +53,7 @@ def _texts(run: Run) -> Section:
     if run.params.data.source == "world":
         cards = [
             prompts_card(run, "chair_i"),
+            prompts_card(run, "unsupported"),
             wrong_mentions_card(run),
             *(prompts_card(run, key) for key in ("chair_s", "precision", "recall")),
             length_card(run),
@@ -71,11 +72,13 @@ def _texts(run: Run) -> Section:
 def _patterns(run: Run) -> Section:
     return Section(
         "breakdowns",
-        "CHAIR-i and recall by sentence, frequency and background",
-        "Long descriptions, cut after their first, second, ... sentence; then by kind of object.",
-        sentence_cards(run),
+        "CHAIR-i and recall by frequency and background",
+        "Long descriptions, by kind of object.",
+        [recall_by_sentence_card(run)],
         [
             series_card(run, "frequency", "chair_i", "CHAIR-i by frequency"),
+            series_card(run, "frequency", "hallucinated", "Hallucinated by frequency"),
+            series_card(run, "frequency", "misnamed", "Misnamed by frequency"),
             series_card(run, "frequency", "recall", "Recall by frequency"),
             series_card(run, "background", "chair_i", "CHAIR-i by background"),
             background_card(run),

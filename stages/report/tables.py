@@ -11,16 +11,17 @@ from stages.report.run.load_run import Run
 from stages.report.run.records import Interval
 from stages.report.run.token_axis import timeline_starts
 
-LOSS_COLUMNS = ("phase", "step", "timeline", "epoch", "loss")
+LOSS_COLUMNS = ("phase", "step", "timeline", "epoch", "loss", "validation_loss")
 METRIC_COLUMNS = ("checkpoint", "metric", "value", "low", "high")
 _DECIMALS = 4  # of figures in tables: finer than any interval
 # The columns of `dvc metrics`: {column: figure}. With the name of the file they fill a line of 80 characters, so that
 # columns and numbers are short. The page has every figure with its interval; `dvc plots` has every figure, too.
 _LISTED = {
     "chair_i": "chair_i",
-    "recall": "recall",
-    "pope": "pope_accuracy",
-    "two_alt": "two_alternative",
+    "rise": "chair_i_rise",
+    "wrong": "unsupported",
+    "near": "recall_near",
+    "far": "recall_far",
     "length": "length",
 }
 _LISTED_OF_FILES = {
@@ -34,7 +35,8 @@ _LISTED_DECIMALS, _LISTED_DECIMALS_FROM_10 = 3, 1
 
 
 def loss_table(run: Run) -> list[dict[str, Any]]:
-    """All loss logs over target tokens since the start of pretraining; a row per logged step."""
+    """All loss logs over target tokens since the start of pretraining; a row per logged step, then
+    a row per validation loss; each has one of the two losses."""
     starts = timeline_starts(run)
     return [
         {
@@ -42,10 +44,11 @@ def loss_table(run: Run) -> list[dict[str, Any]]:
             "step": row.step,
             "timeline": starts[name] + row.target_tokens,
             "epoch": row.epoch,
-            "loss": row.loss,
+            column: row.loss,
         }
         for name, checkpoint in run.checkpoints.items()
-        for row in checkpoint.loss
+        for column, rows in (("loss", checkpoint.loss), ("validation_loss", checkpoint.validation_loss))
+        for row in rows
     ]
 
 
@@ -65,7 +68,8 @@ def _figures(run: Run) -> dict[str, dict[str, Interval]]:
 def metric_values(run: Run) -> dict[str, dict[str, float | None]]:
     """{checkpoint: {column: value}} for `dvc metrics`; None where a figure is undefined.
 
-    ``two_alt`` is the two-alternative accuracy, ``swap`` the image-swap gap of object words.
+    ``rise``: CHAIR-i of the rest of a text minus that of its first two sentences; ``wrong``: kinds a text that are not
+    in the picture; ``near``, ``far``: recall; ``swap``: image-swap gap of object words.
     """
     listed = _LISTED if run.params.data.source == "world" else _LISTED_OF_FILES
     return {

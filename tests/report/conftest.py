@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BOX = ((0.1, 0.1, 0.4, 0.4),)
 SCENES = (
     Scene("小狗-dog", "seaside", (Group("dog", "red", 1, 1, 1, BOX), Group("ball", "blue", 1, 1, 2, BOX)), ()),
-    Scene("cat", "room", (Group("cat", "black", 2, 1, 1, BOX),), ()),
+    Scene("cat", "room", (Group("cat", "black", 2, 1, 1, BOX), Group("panda", None, 1, 0, 2, BOX, near=False)), ()),
 )
 PHASES = {
     "short": {"after": "pretrain", "max_len": 32, "target_tokens": 1000, "match": None},
@@ -105,11 +105,20 @@ class Inputs:
             f"reports/loss/{name}.csv", "step,epoch,target_tokens,loss,learning_rate,grad_norm\n" + "\n".join(rows)
         )
 
+    def add_validation_loss(self, name: str, losses: dict[int, float]) -> None:
+        """``losses``: at numbers of target tokens, before training and at the ends of epochs."""
+        path = self.root / f"reports/loss/{name}.csv"
+        header, *rows = path.read_text(encoding="utf-8").splitlines()
+        rows = [f"{row}," for row in rows]
+        rows += [f"{epoch},{epoch}.0,{tokens},,,,{loss}" for epoch, (tokens, loss) in enumerate(losses.items())]
+        self.write(f"reports/loss/{name}.csv", "\n".join([f"{header},validation_loss", *rows]) + "\n")
+
     def write_metrics(
         self,
         name: str,
         figures: dict[str, tuple[float | None, float]],
         series: dict[str, list[dict[str, Any]]] | None = None,
+        split: str = "test",
     ) -> None:
         """``figures``: value and half the width of its interval.
 
@@ -120,7 +129,7 @@ class Inputs:
             for key, (value, spread) in figures.items()
         }
         metrics = {"checkpoint": name, "parameters": 3_400_000, "parameters_vision": 1_900_000, "scenes": 40}
-        metrics |= {"intervals": intervals, "series": series or {}}
+        metrics |= {"split": split, "intervals": intervals, "series": series or {}}
         self.write(f"reports/evaluation/{name}/metrics.json", json.dumps(metrics))
         common, own = np.random.default_rng(0), np.random.default_rng(list(name.encode()))
         of_series = {
@@ -148,19 +157,19 @@ class Inputs:
     def answer(text: str, mentions: tuple[dict[str, Any], ...] = (), missed: tuple[str, ...] = ()) -> dict[str, Any]:
         return {"answer": text, "mentions": list(mentions), "missed": list(missed)}
 
-    def write_answers(self, name: str, answers: dict[str, dict[str, Any]]) -> None:
+    def write_answers(self, name: str, answers: dict[str, dict[str, Any]], split: str = "test") -> None:
         """The same answers as descriptions and as captions, after a test scene and a yes/no question."""
         rest = {"split": "fixed", "prompt": "请描述。", "reference": "参考。"}
         rows: list[dict[str, Any]] = [
             {
                 "id": "test-1",
                 "task": "random",
-                "split": "test",
+                "split": split,
                 "prompt": "有鱼吗？",
                 "answer": "没有。",
                 "parsed": "no",
             },
-            {"id": "test-1", "task": "description", **rest, **self.answer("测试。"), "split": "test"},
+            {"id": "test-1", "task": "description", **rest, **self.answer("测试。"), "split": split},
         ]
         rows += [
             {"id": key, "task": task, **rest, **value}

@@ -26,9 +26,12 @@ PROMPTS = ("description", "caption")
 NAMES = ("pretrain", "sft-short", "sft-long", "sft-direct", EVIL_NAME)
 
 
+SERIES_KEYS = ("chair_i", "chair_i_new", "misnamed", "hallucinated", "recall", "probe_auc")
+
+
 def point(at: str, value: float) -> dict:
     ends = {"value": value, "low": value - 0.02, "high": value + 0.02}
-    return {"at": at, "texts": 40, "intervals": dict.fromkeys(("chair_i", "chair_i_here", "recall", "probe_auc"), ends)}
+    return {"at": at, "texts": 40, "intervals": dict.fromkeys(SERIES_KEYS, ends)}
 
 
 def full_run(inputs: Inputs) -> Run:
@@ -48,18 +51,30 @@ def full_run(inputs: Inputs) -> Run:
             *(("swap_gap_object", 1.2), ("swap_gap_colour", 0.6), ("blind_gap_object", 1.5), ("probe_auc", 0.9)),
             *(("wrong_on_favoured_background", 0.4), ("wrong_on_favoured_background_expected", 0.2)),
             ("pope_accuracy", 0.7),
+            *(("chair_i_opening", 0.1), ("chair_i_rest", 0.25), ("chair_i_rise", 0.15), ("unsupported", 1.5)),
+            *(("far_first_chair_i_opening", 0.3), ("far_first_chair_i_rest", 0.2), ("reference_chair_i_rise", 0.05)),
+            *(("reference_chair_i_opening", 0.0), ("reference_chair_i_rest", 0.05), ("length_opening", 41.0)),
+            *(("unsupported_opening", 0.4), ("caption_unsupported", 0.5), ("caption_precision", 0.75)),
+            *((f"{key}_near", 0.6) for key in ("recall", "misnamed", "hallucinated", "two_alternative")),
+            *((f"{key}_far", 0.3) for key in ("recall", "misnamed", "hallucinated", "two_alternative")),
+            *(("caption_length", 18.0), ("recall_opening", 0.4), ("caption_recall", 0.35)),
         )
     }
     series = {
-        "sentence": [point("1", 0.1), point("2", 0.2)],
+        "sentence": [point(str(k), value) for k, value in enumerate((0.1, 0.13, 0.2, 0.26, 0.33), start=1)],
         "frequency": [point(at, 0.1) for at in ("frequent", "middle", "rare")],
         "layer": [point(str(layer), 0.5 + layer / 10) for layer in range(1, 5)],
     }
     steps = np.arange(1, 61)
     for index, name in enumerate(("pretrain", "sft-short", "sft-long", "sft-direct")):
         changed = {key: (value + 0.05 * index, spread) for key, (value, spread) in figures.items()}
-        inputs.write_metrics(name, changed, series)
+        along = {
+            key: [point(each["at"], each["intervals"]["chair_i"]["value"] + 0.05 * index) for each in points]
+            for key, points in series.items()
+        }
+        inputs.write_metrics(name, changed, along)
         inputs.write_loss(name, 1.0 + np.exp(-steps / 10) + 0.02 * np.sin(steps), 6000)
+        inputs.add_validation_loss(name, {0: 2.0, 3000: 1.2, 6000: 1.05})
         inputs.write_provenance(name, {"processor": "Test GPU"} if name == "sft-long" else {})
     text = f"有小狗和猫，还有鸟。{EVIL}" + "后面还有很多很多的话。" * 40
     wrong = mention(text, "猫", "cat", supported=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,29 @@ def test_a_line_chart_has_a_line_and_a_band_for_each_checkpoint_with_the_series(
     assert 'stroke="var(--c2)"' in svg and 'fill="var(--c2)"' in svg
     assert "var(--c0)" not in svg
     assert line_chart(run, "sentence", "recall", 100, "sentence") == ""
+
+
+def test_a_line_chart_with_levels_and_a_band_for_some_checkpoints(inputs):
+    ends = {"value": 0.2, "low": 0.1, "high": 0.3}
+    series = {"sentence": [{"at": str(k), "texts": 9, "intervals": {"chair_i_new": ends}} for k in (1, 2, 3, 4)]}
+    for name in ("pretrain", "sft-long"):
+        inputs.write_metrics(name, {"chair_i": (0.2, 0.02)}, series)
+    run = load_run(inputs.params, inputs.root)
+    plain = line_chart(run, "sentence", "chair_i_new", 100, "sentence", banded=["sft-long"])
+    assert 'opacity="0.13" fill="var(--c2)"' in plain or 'fill="var(--c2)" opacity="0.13"' in plain
+    assert 'opacity="0.13" fill="var(--c0)"' not in plain and 'fill="var(--c0)" opacity="0.13"' not in plain
+    assert "stroke-dasharray" not in plain
+    levels = line_chart(run, "sentence", "chair_i_new", 100, "sentence", steps=[(1, 0.05), (3, 0.15)])
+    assert len(re.findall(r'd="M[^"]*"[^>]*stroke-dasharray', levels)) == 1
+    assert line_chart(run, "sentence", "chair_i_new", 100, "sentence", steps=[(1, 0.05), (9, 0.15)])
+
+
+def test_validation_losses_are_points_of_the_loss_chart(inputs):
+    before = loss_chart(load_run(inputs.params, inputs.root), 700, 300)
+    inputs.add_validation_loss("sft-long", {0: 2.5, 2001: 1.5, 4002: 1.2})
+    after = loss_chart(load_run(inputs.params, inputs.root), 700, 300)
+    drawn = [len(re.findall(r'stroke="var\(--c2\)"[^>]*', chart)) for chart in (before, after)]
+    assert drawn[1] - drawn[0] == 3
 
 
 def interval(value: float, low: float | None = None, high: float | None = None) -> Interval:

@@ -14,9 +14,10 @@ import yaml
 from stages.report import __main__ as report
 from tests.report.conftest import ROOT, Inputs
 
-FIGURES = {"chair_i": (0.118, 0.02), "recall": (0.676, 0.02), "two_alternative": (0.834, 0.1), "length": (228.4, 3.0)}
-FIGURES["pope_accuracy"] = (0.715, 0.02)
-COLUMNS = ["Path", "chair_i", "length", "pope", "recall", "two_alt"]
+FIGURES = {"chair_i": (0.118, 0.02), "recall_near": (0.676, 0.02), "recall_far": (0.176, 0.02)}
+FIGURES |= {"length": (228.4, 3.0), "chair_i_rise": (-0.152, 0.02)}
+FIGURES["unsupported"] = (2.015, 0.02)
+COLUMNS = ["Path", "chair_i", "far", "length", "near", "rise", "wrong"]
 
 
 class Reported:
@@ -63,7 +64,7 @@ def test_the_table_of_metrics_fits_a_terminal(reported: Reported) -> None:
     checkpoints = {line.split()[0]: dict(zip(COLUMNS[1:], line.split()[1:], strict=True)) for line in lines[1:]}
     assert set(checkpoints) == {f"metrics/{name}.json" for name in reported.inputs.params.checkpoints}
     assert max(map(len, lines)) <= 80
-    assert float(checkpoints["metrics/sft-medium.json"]["two_alt"]) == 0.834
+    assert float(checkpoints["metrics/sft-medium.json"]["near"]) == 0.676
 
 
 def test_a_removed_phase_is_in_the_difference_and_not_in_the_table(reported: Reported) -> None:
@@ -81,7 +82,7 @@ def test_the_plots_have_curves_figures_and_pictures(reported: Reported) -> None:
     reported.run("dvc", "plots", "show", "--out", "plots")
     page = (reported.root / "plots/index.html").read_text(encoding="utf-8")
     assert "Training loss of all phases" in page and "Metrics per checkpoint" in page
-    assert "sft-unshuffled" in page and '"moving mean"' in page
+    assert "sft-unshuffled" in page and '"moving mean"' in page and '"validation_loss"' in page
     drawn = sorted(path.name for path in (reported.root / "plots/static").iterdir())
     assert drawn == ["workspace_reports_scenes_01-dog.svg", "workspace_reports_scenes_02-cat.svg"]
     assert all(f'src="static/{name}"' in page for name in drawn)
@@ -94,9 +95,11 @@ def test_experiments_are_listed_with_the_main_columns(reported: Reported) -> Non
     for name in ("sft-long", "sft-direct"):
         reported.inputs.write_metrics(name, {key: (0.9 * value, spread) for key, (value, spread) in FIGURES.items()})
     reported.report()
-    other = r"^(?!Experiment|metrics/sft-(long|direct)\..*(chair_i|recall)|seed|[a-z]+\.)"
+    other = r"^(?!Experiment|metrics/sft-(long|direct)\..*(chair_i|near|far)|seed|[a-z]+\.)"
     header = reported.run("dvc", "exp", "show", "--csv", "--only-changed", "--drop", other).splitlines()[0]
-    figures = [f"metrics/sft-{arm}.json:{figure}" for arm in ("direct", "long") for figure in ("chair_i", "recall")]
+    figures = [
+        f"metrics/sft-{arm}.json:{figure}" for arm in ("direct", "long") for figure in ("chair_i", "far", "near")
+    ]
     assert sorted(header.split(",")) == [*figures, "sft.max_len"]
 
 

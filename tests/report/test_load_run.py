@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
 import numpy as np
 import pytest
 
 from stages.common.core.errors import InputError
+from stages.report.page import render_page
 from stages.report.run.figures import difference
 from stages.report.run.load_run import load_run
 from stages.report.run.loss_diagnostics import LossRow
@@ -44,9 +47,9 @@ def test_starts_do_not_depend_on_the_order_in_which_phases_are_written(inputs):
 def test_the_merged_loss_counts_tokens_from_the_start_of_pretraining(inputs):
     rows = loss_table(load_run(inputs.params, inputs.root))
     text = csv_text(LOSS_COLUMNS, rows).splitlines()
-    assert text[0] == "phase,step,timeline,epoch,loss"
-    assert text[1] == "pretrain,1,250,0.5,3.0"
-    assert "sft-direct,4,7008,2.0,0.75" in text  # 1000 of pretraining, then 2 x 3004
+    assert text[0] == "phase,step,timeline,epoch,loss,validation_loss"
+    assert text[1] == "pretrain,1,250,0.5,3.0,"
+    assert "sft-direct,4,7008,2.0,0.75," in text  # 1000 of pretraining, then 2 x 3004
     for phase in ("pretrain", "sft-long"):
         line = [row["timeline"] for row in rows if row["phase"] == phase]
         assert line == sorted(line)
@@ -61,14 +64,14 @@ def test_epochs_end_between_two_logged_steps():
 
 
 def test_few_figures_are_listed_and_undefined_ones_are_none(inputs):
-    inputs.write_metrics("pretrain", {"chair_i": (None, 0.0), "recall": (0.123456, 0.1), "caption_f1": (None, 0.0)})
-    figures = {"chair_i": (0.07226, 0.02), "two_alternative": (0.81234, 0.1), "length": (128.42667, 2.0)}
+    inputs.write_metrics("pretrain", {"chair_i": (None, 0.0), "recall_far": (0.123456, 0.1), "caption_f1": (None, 0.0)})
+    figures = {"chair_i": (0.07226, 0.02), "recall_near": (0.81234, 0.1), "length": (128.42667, 2.0)}
     inputs.write_metrics("sft-long", figures | {"probe_auc": (0.9, 0.01)})
     run = load_run(inputs.params, inputs.root)
-    assert metric_values(run)["pretrain"] == {"chair_i": None, "recall": 0.123}
-    assert metric_values(run)["sft-long"] == {"chair_i": 0.072, "two_alt": 0.812, "length": 128.4}
+    assert metric_values(run)["pretrain"] == {"chair_i": None, "far": 0.123}
+    assert metric_values(run)["sft-long"] == {"chair_i": 0.072, "near": 0.812, "length": 128.4}
     rows = [row for row in metric_table(run) if row["checkpoint"] == "pretrain"]
-    assert rows == [{"checkpoint": "pretrain", "metric": "recall", "value": 0.1235, "low": 0.0235, "high": 0.2235}]
+    assert rows == [{"checkpoint": "pretrain", "metric": "recall_far", "value": 0.1235, "low": 0.0235, "high": 0.2235}]
 
 
 def test_the_jump_of_the_loss_is_listed(inputs):
@@ -150,12 +153,31 @@ def test_a_missing_file_is_named(inputs, path):
 
 
 def test_rows_of_the_validation_loss_are_no_part_of_the_training_loss(inputs):
-    before = load_run(inputs.params, inputs.root).checkpoints["sft-long"].loss
-    path = inputs.root / "reports/loss/sft-long.csv"
-    header, *rows = path.read_text(encoding="utf-8").splitlines()
-    rows = ["0,0.0,0,,,,2.5", *(f"{row}," for row in rows), "9,2.0,900,,,,1.5"]
-    path.write_text("\n".join([f"{header},validation_loss", *rows]) + "\n", encoding="utf-8")
-    assert load_run(inputs.params, inputs.root).checkpoints["sft-long"].loss == before
+    before = load_run(inputs.params, inputs.root)
+    inputs.add_validation_loss("sft-long", {0: 2.5, 900: 1.5})
+    run = load_run(inputs.params, inputs.root)
+    after = run.checkpoints["sft-long"]
+    assert after.loss == before.checkpoints["sft-long"].loss
+    assert [(row.target_tokens, row.loss) for row in after.validation_loss] == [(0, 2.5), (900, 1.5)]
+    assert (timeline_starts(run), run.diagnostics) == (timeline_starts(before), before.diagnostics)
+    rows = [
+        row for row in csv.DictReader(io.StringIO(csv_text(LOSS_COLUMNS, loss_table(run)))) if row["validation_loss"]
+    ]
+    assert [(row["phase"], row["timeline"], row["validation_loss"], row["loss"]) for row in rows] == [
+        ("sft-long", "3006", "2.5", ""),
+        ("sft-long", "3906", "1.5", ""),
+    ]
+
+
+def test_a_checkpoint_of_an_earlier_epoch_has_the_figures_of_validation_scenes(inputs):
+    name = "pretrain/epoch-1"
+    inputs.write_metrics(name, {"chair_i": (0.5, 0.02)}, split="validation")
+    inputs.write_answers(name, {scene: inputs.answer("有。") for scene in ("小狗-dog", "cat")}, split="validation")
+    run = load_run(inputs.params, inputs.root)
+    assert list(run.checkpoints)[:2] == [name, "pretrain"]
+    assert run.checkpoints[name].reference_lengths["description"] == 3
+    assert run.checkpoints[name].evaluation.split == "validation"
+    assert "checkpoints of earlier epochs: validation scenes" in render_page(run)
 
 
 def test_missing_pictures_are_named(inputs):

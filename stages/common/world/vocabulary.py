@@ -19,6 +19,7 @@ from stages.common.core.errors import InputError
 from stages.common.core.yaml_files import Strict, read_checked
 
 KINDS_FILE = Path(__file__).parents[3] / "data/world/kinds.yaml"
+ATTRIBUTION = "Drawings of objects: OpenMoji 17 (https://openmoji.org), CC BY-SA 4.0, some of them recoloured."
 NEAR_SIZE = 0.2  # metres; smaller things are drawn small only
 
 Place = Literal["sky", "ground", "water", "table"]

@@ -15,8 +15,6 @@ from PIL import Image, ImageFilter
 
 from stages.common.world.vocabulary import COLOURS, KINDS
 
-ATTRIBUTION = "Drawings of objects: OpenMoji 17 (https://openmoji.org), CC BY-SA 4.0, some of them recoloured."
-
 _SVG_SIDE, _RENDERED_SIDE = 72, 128  # an SVG's own unit, and the pixels that it is rendered to before it is cropped
 _CONTOUR = (225, 225, 225)
 _SHADE = 0.75  # brightness of a drawing's shaded parts, relative to its main colour

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stages.report.charts.palette import variable
-from stages.report.charts.vega import render_svg
+from stages.report.charts.vega import MUTED, render_svg
 from stages.report.run.load_run import Run
 from stages.report.run.records import UNDEFINED
 
 
-def line_chart(run: Run, series: str, key: str, scale: float, title: str) -> str:
+def line_chart(
+    run: Run,
+    series: str,
+    key: str,
+    scale: float,
+    title: str,
+    size: tuple[int, int] = (360, 210),
+    banded: Sequence[str] | None = None,
+    steps: Sequence[tuple[float, float]] = (),
+) -> str:
     """A figure along a series of numbered points: a line per checkpoint, with its intervals as a band.
 
-    ``scale``: factor of the values; ``title``: of the horizontal axis. Empty if no checkpoint has this figure.
+    ``scale``: factor of the values; ``title``: of the horizontal axis; ``size``: width and height, pixels; ``banded``:
+    checkpoints with a band, None for all; ``steps``: (first point, value) of the levels of a thin dashed line. Empty if
+    no checkpoint has this figure.
     """
     names = list(run.checkpoints)
     rows = [
@@ -40,15 +53,29 @@ def line_chart(run: Run, series: str, key: str, scale: float, title: str) -> str
     }
     y = {"type": "quantitative", "scale": {"zero": False, "nice": True}, "axis": {"tickCount": 5, "title": None}}
     value = {"x": x, "y": {**y, "field": "value"}, "color": colour}
+    width, height = size
+    edges = [*(at - 0.5 for at, _ in steps[1:]), last + 0.3]
+    levels = [
+        {"at": at, "value": scale * value}
+        for (start, value), end in zip(steps, edges, strict=bool(steps))
+        for at in (max(start - 0.5, 0.7), end)
+        if start <= last
+    ]
     spec = {
         "autosize": {"type": "fit-x", "contains": "padding"},
-        "width": 360,
-        "height": 210,
+        "width": width,
+        "height": height,
         "data": {"values": rows},
         "layer": [
             {
+                "transform": [{"filter": {"field": "checkpoint", "oneOf": names if banded is None else list(banded)}}],
                 "mark": {"type": "area", "opacity": 0.13},
                 "encoding": {**value, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+            },
+            {
+                "data": {"values": levels},
+                "mark": {"type": "line", "strokeWidth": 1.2, "strokeDash": [5, 4], "color": MUTED},
+                "encoding": {"x": x, "y": {**y, "field": "value"}},
             },
             {"mark": {"type": "line", "strokeWidth": 2, "strokeJoin": "round"}, "encoding": value},
             {"mark": {"type": "circle", "size": 30, "opacity": 1}, "encoding": value},

@@ -1,4 +1,4 @@
-"""Training loss of all phases over target tokens."""
+"""Training and validation loss of all phases over target tokens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def loss_chart(run: Run, width: int, height: int) -> str:
         return ""
     plot_width = width - 52
     end = max(stop for _, stop in spans.values())
-    raw, smooth, rules = [], [], []
+    raw, smooth, rules, validated = [], [], [], []
     for name in spans:
         rows = [row for row in run.checkpoints[name].loss if math.isfinite(row.loss)]
         kept = range(0, len(rows), math.ceil(len(rows) / _MAX_POINTS) or 1)
@@ -43,6 +43,8 @@ def loss_chart(run: Run, width: int, height: int) -> str:
             smooth.append({**point, "loss": means[index], "epoch": f"{name}/{_epoch(rows[index])}"})
         for tokens in epoch_boundaries(run.checkpoints[name].loss):
             rules.append({"phase": name, "timeline": starts[name] + tokens})
+        for row in run.checkpoints[name].validation_loss:
+            validated.append({"phase": name, "timeline": starts[name] + row.target_tokens, "loss": row.loss})
     lanes = []
     for name, lane in assign_lanes(spans).items():
         start, stop = spans[name]
@@ -50,7 +52,7 @@ def loss_chart(run: Run, width: int, height: int) -> str:
         label = name if len(name) * _CHARACTER <= (stop - start) / end * plot_width else name.removeprefix("sft-")
         fits = len(label) * _CHARACTER <= (stop - start) / end * plot_width
         lanes.append({"phase": name, "start": start, "stop": stop, "label": label if fits else "", "top": top})
-    losses = [row["loss"] for row in raw]
+    losses = [row["loss"] for row in (*raw, *validated)]
     colour = {
         "field": "phase",
         "type": "nominal",
@@ -93,6 +95,16 @@ def loss_chart(run: Run, width: int, height: int) -> str:
                     "y": y,
                     "color": colour,
                     "detail": {"field": "epoch", "type": "nominal"},
+                },
+            },
+            {
+                "data": {"values": validated},
+                "mark": {"type": "point", "shape": "diamond", "size": 70, "strokeWidth": 1.6, "opacity": 1},
+                "encoding": {
+                    "x": {**x, "field": "timeline"},
+                    "y": y,
+                    "stroke": colour,
+                    "fill": {"value": "var(--card)"},
                 },
             },
             *(

@@ -31,14 +31,33 @@ def relation(change: Interval) -> Relation:
     return "lower" if change.high < 0 else "higher" if change.low > 0 else "unclear"
 
 
+Side = tuple[str, str] | float  # (checkpoint, metric), or a number to compare with
+
+
+def side_figure(run: Run, side: Side) -> Interval:
+    if isinstance(side, float):
+        return Interval(value=side, low=None, high=None)
+    return figure(run.checkpoints[side[0]], side[1])
+
+
 def difference(run: Run, one: str, other: str, metric: str) -> Interval:
     """A figure of one checkpoint minus that of another. Raises InputError if their resamples differ in number."""
-    pair = [run.checkpoints[name] for name in (one, other)]
-    values = [checkpoint.evaluation.intervals.get(metric, UNDEFINED).value for checkpoint in pair]
-    columns = [checkpoint.resamples.get(metric) for checkpoint in pair]
-    sizes = [len(column) for column in columns if column is not None]
+    return side_difference(run, (one, metric), (other, metric))
+
+
+def side_difference(run: Run, one: Side, other: Side) -> Interval:
+    """The first side minus the second. Raises InputError if their resamples differ in number."""
+    sides = (one, other)
+    columns = [
+        np.asarray(side) if isinstance(side, float) else run.checkpoints[side[0]].resamples.get(side[1])
+        for side in sides
+    ]
+    sizes = [len(column) for column in columns if column is not None and column.ndim]
     if len(set(sizes)) > 1:
-        raise InputError(f"{one} and {other} have {sizes[0]} and {sizes[1]} resamples of {metric}: run `dvc repro`")
+        raise InputError(
+            f"{one[0]} and {other[0]} have {sizes[0]} and {sizes[1]} resamples of {one[1]}: run `dvc repro`"
+        )
+    values = [side_figure(run, side).value for side in sides]
     return paired_difference(values, columns, run.params.evaluate.confidence)
 
 
@@ -47,7 +66,8 @@ def paired_difference(
 ) -> Interval:
     """The first of two figures minus the second, by a paired bootstrap: row r of both columns draws the same scenes.
 
-    Undefined if either figure is; without an interval if either has no resamples.
+    Undefined if either figure is; without an interval if either has no resamples. A number has a column without
+    dimensions.
     """
     if None in values:
         return UNDEFINED

@@ -73,17 +73,20 @@ def read_answers(path: Path) -> list[Answer]:
     return answers
 
 
-def read_loss(path: Path) -> tuple[LossRow, ...]:
-    """The training losses of a loss log. Raises InputError for a missing column or a value that is no number."""
-    rows = []
+def read_loss(path: Path) -> tuple[tuple[LossRow, ...], tuple[LossRow, ...]]:
+    """The training losses and the validation losses of a loss log.
+
+    Raises InputError for a missing column or a value that is no number.
+    """
+    training, validation = [], []
     for number, row in enumerate(csv.DictReader(io.StringIO(_read(path))), start=2):
-        if row.get("validation_loss"):
-            continue  # a row with the validation loss alone
+        validated = bool(row.get("validation_loss"))  # such a row has no training loss
+        loss = "validation_loss" if validated else "loss"
         try:
-            values = int(row["step"]), float(row["epoch"]), round(float(row["target_tokens"])), float(row["loss"])
+            values = int(row["step"]), float(row["epoch"]), round(float(row["target_tokens"])), float(row[loss])
         except KeyError as error:
             raise InputError(f"{path}: no column {error}") from None
         except (TypeError, ValueError):
             raise InputError(f"{path}, line {number}: a value is missing or no number") from None
-        rows.append(LossRow(*values))
-    return tuple(rows)
+        (validation if validated else training).append(LossRow(*values))
+    return tuple(training), tuple(validation)

@@ -38,7 +38,8 @@ class Picture(NamedTuple):
 class Checkpoint:
     """``answers``: for the fixed pictures, by (id, task). ``phase`` and ``data`` are set only at the end of a phase.
 
-    A checkpoint of an earlier epoch, or an external checkpoint, has no ``loss`` of its own.
+    A checkpoint of an earlier epoch, or an external checkpoint, has no ``loss`` of its own. ``validation_loss``: once
+    before training and after every epoch, where it was measured.
     ``resamples``: metric, or series/point/metric -> its value in each bootstrap resample, NaN where undefined.
     ``provenance`` is None if it was not recorded.
     """
@@ -50,8 +51,9 @@ class Checkpoint:
     evaluation: Evaluation
     resamples: Mapping[str, np.ndarray]
     answers: Mapping[tuple[str, str], Answer]
-    reference_lengths: Mapping[str, float]  # task -> mean characters of the references on the test scenes
+    reference_lengths: Mapping[str, float]  # task -> mean characters of the references of the scored scenes
     data: PhaseData | None
+    validation_loss: tuple[LossRow, ...] = ()
     provenance: ProvenanceFile | None = None
 
     @property
@@ -95,6 +97,8 @@ def load_run(params: Params, root: Path = Path()) -> Run:
         own = name.removeprefix("sft-")
         phase = own if own != name and own in params.sft.phases else None
         folder = root / REPORTS / "evaluation" / name
+        logged = phase is not None or name == PRETRAIN
+        loss, validation_loss = read_loss(root / REPORTS / "loss" / f"{name}.csv") if logged else ((), ())
         answers = read_answers(folder / "answers.jsonl")
         fixed = {(answer.id, answer.task): answer for answer in reversed(answers) if answer.split == "fixed"}
         for picture in pictures:
@@ -105,7 +109,8 @@ def load_run(params: Params, root: Path = Path()) -> Run:
             name=name,
             phase=phase,
             after=None if phase is None else params.sft.phases[phase].after,
-            loss=read_loss(root / REPORTS / "loss" / f"{name}.csv") if phase or name == PRETRAIN else (),
+            loss=loss,
+            validation_loss=validation_loss,
             evaluation=read_evaluation(folder / "metrics.json", name),
             resamples=read_resamples(folder / "resamples.parquet"),
             answers=fixed,
@@ -130,7 +135,7 @@ def _diagnostics(params: Params, checkpoint: Checkpoint) -> LossDiagnostics:
 
 def _reference_lengths(answers: Sequence[Answer]) -> dict[str, float]:
     lengths = {
-        task: [len(answer.reference) for answer in answers if answer.split == "test" and answer.task == task]
+        task: [len(answer.reference) for answer in answers if answer.split != "fixed" and answer.task == task]
         for task in DESCRIBING_TASKS
     }
     return {task: sum(values) / len(values) for task, values in lengths.items() if values}

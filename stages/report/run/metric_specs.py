@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 Better = Literal["lower", "higher", "neither"]
 CAPTION_PREFIX = "caption_"  # of a figure measured on the short prompt
+FAR_FIRST_PREFIX = "far_first_"  # of a figure measured on the long prompt that asks for far things first
 MINUS = "−"
 PHOTOGRAPHS = "Photographs, "  # start of the titles of figures of photographs
 
@@ -54,6 +55,14 @@ TEXT_METRICS = (
     ),
     Metric("hallucinated", "Hallucinated", "lower", "Part of CHAIR-i: all other mentions of absent objects."),
     Metric(
+        "unsupported",
+        "Absent kinds",
+        "lower",
+        "Kinds of object that a text names and that are not in the picture.",
+        unit="a text",
+        decimals=2,
+    ),
+    Metric(
         "chair_s",
         "CHAIR-s",
         "lower",
@@ -72,6 +81,66 @@ TEXT_METRICS = (
         unit="characters",
     ),
     Metric("repetition", "Repetition", "lower", "Share of the text that repeats earlier parts of it."),
+)
+_FIRST = "Of the first mentions of kinds"
+DEPTH_METRICS = (
+    Metric(
+        "chair_i_opening",
+        "CHAIR-i, first two sentences",
+        "lower",
+        f"{_FIRST} in the first two sentences, the share that is not in the picture.",
+    ),
+    Metric("chair_i_rest", "CHAIR-i, the rest", "lower", "The same after the first two sentences."),
+    Metric("chair_i_rise", "CHAIR-i, rise", "lower", "The rest minus the first two sentences."),
+    Metric(
+        "unsupported_opening",
+        "Absent kinds, first two sentences",
+        "lower",
+        "Of the text cut after its first two sentences.",
+        unit="a text",
+        decimals=2,
+    ),
+    Metric("recall_opening", "Recall, first two sentences", "higher", "Of the text cut after its first two sentences."),
+    Metric(
+        "length_opening",
+        "Length, first two sentences",
+        "neither",
+        "Of the text cut after its first two sentences.",
+        unit="characters",
+    ),
+)
+_DISTANCE_READINGS = {
+    "near": "in clauses that do not say that a thing is far away",
+    "far": "in clauses that say that a thing is far away",
+}
+DISTANCE_METRICS = (
+    *(
+        Metric(
+            f"recall_{distance}",
+            f"Recall, {distance} things",
+            "higher",
+            f"Of the kinds of {size} things in the picture, the share that the text names.",
+        )
+        for distance, size in (("near", "large, near"), ("far", "small, far"))
+    ),
+    *(
+        Metric(f"{key}_{distance}", f"{title}, {distance}", "lower", f"{_FIRST} {where}, the share that {what}.")
+        for key, title, what in (
+            ("chair_i", "CHAIR-i", "is not in the picture"),
+            ("misnamed", "Misnamed", "is misnamed"),
+            ("hallucinated", "Hallucinated", "is hallucinated"),
+        )
+        for distance, where in _DISTANCE_READINGS.items()
+    ),
+)
+REFERENCE_METRICS = tuple(
+    metric._replace(
+        key=f"reference_{metric.key}",
+        title=f"Training texts, {metric.title}",
+        better="neither",
+        reading="The same of descriptions of training scenes, cut to the mean number of sentences of the answers.",
+    )
+    for metric in DEPTH_METRICS[:3]
 )
 CLAIM_METRICS = (
     Metric(
@@ -165,6 +234,16 @@ PICTURE_METRICS = (
         "share that has the lower loss with the own picture; chance is 50 %.",
         target=0.5,
     ),
+    *(
+        Metric(
+            f"two_alternative_{distance}",
+            f"Two-alternative accuracy, {distance} things",
+            "higher",
+            f"The same for the kinds of {distance} things.",
+            target=0.5,
+        )
+        for distance in _DISTANCE_READINGS
+    ),
     Metric(
         "swap_gap",
         "Image-swap gap",
@@ -253,8 +332,12 @@ PHOTOGRAPH_METRICS = (
 )
 LOSS = Metric("loss", "Test loss", "lower", "Mean cross-entropy per target token of the test rows.", "nats", decimals=3)
 
-_LONG = (LOSS, *TEXT_METRICS, *CLAIM_METRICS, *PRIOR_METRICS, *OVERLAP_METRICS, *PICTURE_METRICS)
-BY_KEY = {metric.key: metric for metric in (*_LONG, *PROBE_METRICS, *QUESTION_METRICS, *PHOTOGRAPH_METRICS)}
+_ALONG = (*DEPTH_METRICS, *DISTANCE_METRICS)
+_LONG = (LOSS, *TEXT_METRICS, *_ALONG, *CLAIM_METRICS, *PRIOR_METRICS, *OVERLAP_METRICS, *PICTURE_METRICS)
+BY_KEY = {
+    metric.key: metric
+    for metric in (*_LONG, *REFERENCE_METRICS, *PROBE_METRICS, *QUESTION_METRICS, *PHOTOGRAPH_METRICS)
+}
 LENGTH = BY_KEY["length"]
 # The figures by which curriculum and control are compared.
 DECIDING = tuple(BY_KEY[key] for key in ("chair_i", "precision", "recall", "photograph_chair_i", "photograph_recall"))
@@ -270,15 +353,18 @@ class Named(NamedTuple):
 def grouped(keys: set[str]) -> list[tuple[str, list[Named]]]:
     """All figures of a run, by group; unknown keys come last, in alphabetical order."""
     groups = [
-        ("Long descriptions", _LONG[: -len(PICTURE_METRICS)]),
+        ("Long descriptions", (*_LONG[: -len(PICTURE_METRICS)], *REFERENCE_METRICS)),
         ("Photographs", PHOTOGRAPH_METRICS),
         ("Yes/no questions", QUESTION_METRICS),
         ("Use of the picture", (*PICTURE_METRICS, *PROBE_METRICS)),
     ]
     rows = [(title, [Named(metric.key, metric) for metric in metrics]) for title, metrics in groups]
     short = (*_LONG, *PHOTOGRAPH_METRICS)
-    captions = [Named(CAPTION_PREFIX + metric.key, metric._replace(reading="")) for metric in short]
-    rows.insert(1, ("Short captions", captions))
+    for place, (title, prefix) in enumerate(
+        (("Short captions", CAPTION_PREFIX), ("Far things first", FAR_FIRST_PREFIX))
+    ):
+        prompted = [Named(prefix + metric.key, metric._replace(reading="")) for metric in short]
+        rows.insert(1 + place, (title, prompted))
     known = {row.key for _, group in rows for row in group}
     others = [Named(key, Metric(key, key, "neither", "", unit="", decimals=3)) for key in sorted(keys - known)]
     rows.append(("Other figures", others))

@@ -48,13 +48,15 @@ class SeriesPoint(Record):
 
 
 class Evaluation(Record):
-    """``series``: figures by sentence of the text (sentence), by frequency of the kinds of object (frequency), by
-    whether these usually go with the background (background), and by layer of the decoder (layer)."""
+    """``split``: of the scored scenes, validation for checkpoints of earlier epochs. ``series``: figures by sentence of
+    the text (sentence), by frequency of the kinds of object (frequency), by whether these usually go with the
+    background (background), by distance (distance), and by layer of the decoder (layer)."""
 
     checkpoint: str
     parameters: int
     parameters_vision: int
     scenes: int
+    split: str = "test"
     intervals: dict[str, Interval]
     series: dict[str, tuple[SeriesPoint, ...]]
 

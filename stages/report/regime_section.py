@@ -1,0 +1,290 @@
+"""Does plain fine-tuning hallucinate in this run? The curve along the text, the conditions, the notes' figures beside.
+
+A comparison of curriculum and control says something about a cure only where plain fine-tuning has the trouble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from markupsafe import Markup
+
+from stages.report.cards import DotCard, dot_card
+from stages.report.charts.line_chart import line_chart
+from stages.report.notes_texts import NOTES_TEXTS
+from stages.report.run.figures import Relation, difference, figure, format_change, format_interval, relation
+from stages.report.run.load_run import PRETRAIN, Run
+from stages.report.run.metric_specs import BY_KEY, CAPTION_PREFIX, FAR_FIRST_PREFIX, Metric
+from stages.report.run.records import Interval
+from stages.report.run.regime import Judged, direct_checkpoint, judge
+from stages.report.statements import unique
+
+_TROUBLE = ("rise", "per_text", "per_mention")  # the conditions that are the trouble itself
+_RESULTS: Mapping[Relation, tuple[str, str]] = {
+    "higher": ("✓", "holds"),
+    "lower": ("✗", "does not hold"),
+    "unclear": ("≈", "cannot be told"),
+    "undefined": ("–", "not measured"),
+}
+_CURVE_SIZES = {"wide": (770, 380), "medium": (700, 320), "narrow": (340, 260)}  # pixels: desktop, tablet, phone
+_OPENING_SENTENCES = 2
+
+Verdict = Literal["has", "lacks", "otherwise", "unclear"]
+
+
+class ConditionRow(NamedTuple):
+    title: str
+    larger: str
+    smaller: str
+    change: str
+    relation: Relation
+    symbol: str
+    result: str
+
+
+class FiguresRow(NamedTuple):
+    """``checkpoint``: empty in rows of the notes. ``cells``: in the order of ``FIGURES``."""
+
+    checkpoint: str
+    title: str
+    cells: tuple[str, ...]
+
+
+class RegimeSection(NamedTuple):
+    """``curve``: SVG by size, empty if no checkpoint has the series. ``cause``: is it the training, or only the length?
+    As a headline and the figures that it rests on; empty if these were not measured."""
+
+    verdict: str
+    count: str
+    curve: Mapping[str, Markup]
+    beside: list[DotCard]
+    cards: list[DotCard]
+    conditions: list[ConditionRow]
+    cause: tuple[str, str] | None
+    table: list[tuple[str, list[FiguresRow]]]
+
+
+FIGURES = ("CHAIR-i, %", "first mentions, %", "absent kinds a text", "recall, %", "characters")
+
+
+def regime_section(run: Run) -> RegimeSection | None:
+    """None where nothing of it was measured, or the run has no control arm."""
+    judged = judge(run)
+    if not judged:
+        return None
+    holding = sum(each.relation == "higher" for each in judged)
+    return RegimeSection(
+        verdict_sentence(run),
+        f"{holding} of {len(judged)} conditions hold.",
+        {size: Markup(_curve(run, *pixels)) for size, pixels in _CURVE_SIZES.items()},
+        _present(_opening_card(run, ""), _opening_card(run, FAR_FIRST_PREFIX)),
+        _present(*_distance_cards(run)),
+        [_condition_row(each) for each in judged],
+        _cause(run),
+        [("Texts of the notes, on eight photographs", _notes_rows()), ("This run, on test scenes", _run_rows(run))],
+    )
+
+
+def _present(*cards: DotCard | None) -> list[DotCard]:
+    return [card for card in cards if card is not None]
+
+
+def verdict(judged: list[Judged]) -> Verdict:
+    """Whether plain fine-tuning has the trouble. Otherwise: it hallucinates as described, but another condition does
+    not hold or cannot be told."""
+    trouble = [each.relation for each in judged if each.condition.key in _TROUBLE]
+    if all(each.relation == "higher" for each in judged):
+        return "has"
+    if all(found == "higher" for found in trouble):
+        return "otherwise"
+    return "lacks" if "lower" in trouble else "unclear"
+
+
+def verdict_sentence(run: Run) -> str:
+    """What a comparison of the arms of this run is worth; stands beside every such comparison."""
+    judged = judge(run)
+    if not judged:
+        return (
+            "Whether plain SFT has the trouble that the notes describe was not measured in this run: "
+            "a comparison of arms here may say nothing about a cure."
+        )
+    subject = f"plain SFT ({direct_checkpoint(run)})"
+    return {
+        "has": f"In this run, {subject} has the trouble that the notes describe: it names absent things more often "
+        "than pretraining does, and more often the further a text goes, although it looks at the picture.",
+        "otherwise": f"In this run, {subject} names absent things more often than pretraining does, and more often the "
+        "further a text goes, but not under all conditions of the notes: a comparison of arms here says little about "
+        "a cure.",
+        "lacks": f"In this run, {subject} does not have the trouble that the notes describe: a comparison of arms here "
+        "says nothing about a cure.",
+        "unclear": f"Whether {subject} has the trouble that the notes describe cannot be told from this run: "
+        "a comparison of arms here may say nothing about a cure.",
+    }[verdict(judged)]
+
+
+def _curve(run: Run, width: int, height: int) -> str:
+    arms = unique(f"sft-{phase}" for pair in run.params.sft.comparisons for phase in pair)
+    # The training texts are cut to the length of a checkpoint's own texts: here, those of plain fine-tuning.
+    direct = run.checkpoints[direct_checkpoint(run)]
+    levels = [
+        (first, figure(direct, f"reference_chair_i_{part}").value)
+        for first, part in ((1, "opening"), (1 + _OPENING_SENTENCES, "rest"))
+    ]
+    return line_chart(
+        run,
+        "sentence",
+        "chair_i_new",
+        100.0,
+        "sentence of the description",
+        size=(width, height),
+        banded=arms,
+        steps=[level for level in levels if level[1] is not None],
+    )
+
+
+def _opening_card(run: Run, prefix: str) -> DotCard | None:
+    order = "far" if prefix else "near"
+    keys = {"first two sentences": f"{prefix}chair_i_opening", "the rest": f"{prefix}chair_i_rest"}
+    return dot_card(
+        run,
+        BY_KEY["chair_i_opening"],
+        keys,
+        title=f"CHAIR-i along the text, {order} things first",
+        reading=(
+            "The same prompt, but for the order that it asks for: depth in the text and distance come apart."
+            if prefix
+            else "Of the first mentions of kinds, the share that is not in the picture."
+        ),
+    )
+
+
+def _distance_cards(run: Run) -> list[DotCard | None]:
+    titles = {
+        "recall": "Recall of near and far things",
+        "hallucinated": "Hallucinated, near and far",
+        "misnamed": "Misnamed, near and far",
+        "two_alternative": "Two-alternative accuracy, near and far",
+    }
+    readings = {
+        "recall": "Of the kinds of near (large) and far (small) things in the picture, the share that is named.",
+        "hallucinated": "Of the first mentions of kinds, in clauses without (near) and with (far) a word such as 远处, "
+        "in the distance.",
+        "misnamed": "Of the same mentions: position or colour fit another thing of the same class.",
+        "two_alternative": "How often the word for a thing has a lower loss with its own picture than with another one "
+        "of the same background.",
+    }
+    return [
+        dot_card(
+            run,
+            BY_KEY[f"{key}_near"],
+            {distance: f"{key}_{distance}" for distance in ("near", "far")},
+            guides=[0.5] if key == "two_alternative" else (),
+            dashed="chance" if key == "two_alternative" else "",
+            title=title,
+            reading=readings[key],
+        )
+        for key, title in titles.items()
+    ]
+
+
+def _condition_row(each: Judged) -> ConditionRow:
+    key = next(side[1] for side in (each.condition.larger, each.condition.smaller) if not isinstance(side, float))
+    metric = BY_KEY[key.removeprefix(CAPTION_PREFIX)]
+    symbol, result = _RESULTS[each.relation]
+    return ConditionRow(
+        each.condition.title,
+        format_interval(metric, each.larger),
+        format_interval(metric, each.smaller),
+        format_change(metric, each.change),
+        each.relation,
+        symbol,
+        result,
+    )
+
+
+def _notes_rows() -> list[FiguresRow]:
+    return [
+        FiguresRow("", text.model, (text.chair_i, "", text.unsupported, text.recall, text.length))
+        for text in NOTES_TEXTS
+    ]
+
+
+def _run_rows(run: Run) -> list[FiguresRow]:
+    (curriculum, control), *_ = run.params.sft.comparisons
+    direct = f"sft-{control}"
+    rows = [
+        FiguresRow(PRETRAIN, "short prompt", _cells(run, PRETRAIN, CAPTION_PREFIX)),
+        FiguresRow(PRETRAIN, "long prompt", _cells(run, PRETRAIN)),
+    ]
+    opening = [format_interval(BY_KEY[key], figure(run.checkpoints[direct], key)) for key in _OPENING_KEYS]
+    rows.append(FiguresRow(direct, "long prompt, first two sentences", ("", *opening)))
+    rows += [FiguresRow(name, "long prompt", _cells(run, name)) for name in (direct, f"sft-{curriculum}")]
+    return rows
+
+
+_OPENING_KEYS = ("chair_i_opening", "unsupported_opening", "recall_opening", "length_opening")
+
+
+def _cells(run: Run, name: str, prefix: str = "") -> tuple[str, ...]:
+    checkpoint = run.checkpoints[name]
+
+    def cell(key: str) -> str:
+        return format_interval(BY_KEY[key], figure(checkpoint, prefix + key))
+
+    first = format_interval(BY_KEY["chair_i"], _complement(figure(checkpoint, f"{prefix}precision")))
+    return (cell("chair_i"), first, *map(cell, ("unsupported", "recall", "length")))
+
+
+def _complement(interval: Interval) -> Interval:
+    """CHAIR-i of first mentions, from precision."""
+    value, low, high = (None if end is None else 1 - end for end in (interval.value, interval.high, interval.low))
+    return Interval(value=value, low=low, high=high)
+
+
+_COMPARED: Mapping[Relation, str] = {
+    "higher": "higher",
+    "lower": "lower",
+    "unclear": "no clear difference",
+    "undefined": "the difference is undefined",
+}
+
+
+def _cause(run: Run) -> tuple[str, str] | None:
+    """Both checkpoints at the same long prompt: their whole texts, and the first two sentences."""
+    direct = direct_checkpoint(run)
+    texts, opening = (difference(run, direct, PRETRAIN, key) for key in ("unsupported", "unsupported_opening"))
+    share = difference(run, direct, PRETRAIN, "chair_i_opening")
+    if texts.value is None:
+        return None
+    return (
+        _cause_headline(direct, relation(texts), relation(share)),
+        f"At the same long prompt, {direct} names {_absent(run, direct, '')}, "
+        f"pretraining {_absent(run, PRETRAIN, '')}: "
+        f"{_change(BY_KEY['unsupported'], texts)}. In the first two sentences alone, {direct} names "
+        f"{_absent(run, direct, '_opening')}, pretraining {_absent(run, PRETRAIN, '_opening')}: "
+        f"{_change(BY_KEY['unsupported'], opening)}; CHAIR-i of these sentences: "
+        f"{_change(BY_KEY['chair_i_opening'], share)}.",
+    )
+
+
+def _cause_headline(direct: str, texts: Relation, share: Relation) -> str:
+    if share == "higher":
+        return f"The training hurts, not only the length: {direct} is worse already in its first two sentences."
+    if texts == "higher" and share in ("lower", "unclear"):
+        found = "better than" if share == "lower" else "not clearly different from"
+        return f"The length hurts: in its first two sentences, {direct} is {found} pretraining."
+    if texts == "lower":
+        return f"Neither: {direct} names fewer absent kinds than pretraining."
+    return "Training and length cannot be told apart in this run."
+
+
+def _absent(run: Run, name: str, part: str) -> str:
+    checkpoint = run.checkpoints[name]
+    count, length = (BY_KEY[key].show(figure(checkpoint, key + part).value) for key in ("unsupported", "length"))
+    return f"{count} absent kinds in {length} characters"
+
+
+def _change(metric: Metric, change: Interval) -> str:
+    found = relation(change)
+    return _COMPARED[found] + ("" if found == "undefined" else f", {format_change(metric, change)}")
