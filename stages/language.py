@@ -52,7 +52,9 @@ from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, COUNT_WORD
 
 _DESCRIPTIONS = ("description", "far_first")  # tasks
 _QUESTIONS = 10  # a sample
-_QUESTIONS_EVERY, _DESCRIPTIONS_EVERY = 2, 4  # one of this many scenes has questions, or a complete description
+_QUESTIONS_EVERY = 2  # one of this many scenes has questions
+# One of this many scenes has a complete description: with these numbers, no grounding takes more tokens than slots.
+_DESCRIPTIONS_EVERY = {"blind": 2, "context": 3, "slots": 4}
 _TEXTS_STEP = 64  # numbers of patch texts are padded to a multiple of this: few shapes, few kernels
 _MIN_COVERAGE = 0.3  # share of a patch that an object must cover for the patch to show it, or the most it covers
 
@@ -145,22 +147,25 @@ class PatchTextCollate(PackCollate):
 
 
 def scene_dialogues(
-    texts: Sequence[dict[str, Any]], beginning: int | None, number: int, rng: random.Random
+    texts: Sequence[dict[str, Any]], grounding: str, groups: int, number: int, rng: random.Random
 ) -> list[list[tuple[str, list[str]]]]:
-    """Dialogues of (question, answer sentences) of scene ``number``: for every scene the first ``beginning`` sentences
-    of a description, or a caption if it is None; for some, questions, or a complete description."""
+    """Dialogues of (question, answer sentences) of scene ``number``, with ``groups``: for every scene a caption or,
+    in slots, the beginning of a description; for some, questions, or a complete description.
+
+    In slots, beginnings practise naming what a patch shows, questions practise finding the patches of an object.
+    """
     described = [text for text in texts if text["task"] in _DESCRIPTIONS]
     asked = [text for text in texts if text["task"] not in _DESCRIPTIONS]
     first, complete = rng.sample(described, 2)
-    if beginning is None:
-        first = rng.choice([text for text in asked if text["task"] == "caption"])
-    dialogues = [[(first["question"], first["answer"][:beginning])]]
+    if grounding == "slots":
+        dialogues = [[(first["question"], first["answer"][:groups])]]
+    else:
+        caption = rng.choice([text for text in asked if text["task"] == "caption"])
+        dialogues = [[(caption["question"], caption["answer"])]]
     if number % _QUESTIONS_EVERY == 0:
         chosen = rng.sample(asked, min(_QUESTIONS, len(asked)))
         dialogues.append([(text["question"], text["answer"]) for text in chosen])
-    # Without a picture and its beginnings of descriptions, there is room for twice as many complete descriptions.
-    every = _DESCRIPTIONS_EVERY if beginning is not None else _DESCRIPTIONS_EVERY // 2
-    if number % every == 1:
+    if number % _DESCRIPTIONS_EVERY[grounding] == 1:
         dialogues.append([(complete["question"], complete["answer"])])
     return dialogues
 
@@ -168,18 +173,14 @@ def scene_dialogues(
 def text_samples(
     params: LanguageParams, grid: int, encoder: Encoder, seed: int, kinds: Sequence[str]
 ) -> tuple[list[Sample], list[list[str]]]:
-    """Samples and, for grounding slots, their patch texts; see scene_dialogues.
-
-    In slots, beginnings of descriptions practise naming what a patch shows, questions practise finding the patches of
-    an object. Else captions take their place.
-    """
+    """Samples and, for grounding slots, their patch texts, whose mistakes are from ``kinds``; see scene_dialogues."""
     samples: list[Sample] = []
     patches = []
     for number, row in enumerate(read_rows("train", ["scene", "texts"], params.scenes)):
         rng = random.Random(f"{seed}/language/{number}")
         scene = Scene.from_json(row["scene"])
         slots = params.grounding == "slots"
-        for turns in scene_dialogues(row["texts"], len(scene.groups) if slots else None, number, rng):
+        for turns in scene_dialogues(row["texts"], params.grounding, len(scene.groups), number, rng):
             (question, answer), *others = turns
             if slots:
                 question = with_image(question)

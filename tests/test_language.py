@@ -246,7 +246,7 @@ def held_out_loss(language: LanguageParams, encoder: Encoder) -> float:
     rng = random.Random(0)
     for _ in range(200):
         optimizer.zero_grad()
-        mean_loss(rng.sample(range(60, len(captions)), 16)).backward()
+        mean_loss(rng.sample(range(60, len(captions)), 12)).backward()
         optimizer.step()
     with torch.no_grad():
         return mean_loss(list(range(60))).item()
