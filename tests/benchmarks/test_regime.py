@@ -1,0 +1,85 @@
+"""The conditions of a regime over seeds, from recorded runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.regime import RESULTS, differences, gate, with_settings
+from stages.common.core.errors import InputError
+from stages.report.run.regime import CONDITIONS
+
+PASSING = {
+    "direct": {
+        "chair_i_rise": 0.2,
+        "reference_chair_i_rise": 0.05,
+        "unsupported": 1.5,
+        "precision": 0.65,
+        "two_alternative": 0.85,
+        "recall_near": 0.7,
+    },
+    "pretrain": {"caption_unsupported": 0.5, "caption_precision": 0.75, "caption_length": 20.0},
+}
+
+
+def write_records(root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 0.0, 0.01)) -> None:
+    """One record per shift, which is added to every metric of the direct arm."""
+    for seed, shift in enumerate(shifts):
+        checkpoints = {
+            role: {
+                "intervals": {
+                    key: {"value": value + shift * (role == "direct" and not key.startswith("reference"))}
+                    for key, value in metrics.items()
+                }
+            }
+            for role, metrics in values.items()
+        }
+        path = root / RESULTS / "try" / f"seed-{seed}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"seed": seed, "checkpoints": checkpoints}), encoding="utf-8")
+
+
+def test_all_conditions_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_records(tmp_path, PASSING)
+    assert gate(tmp_path, "try")
+    assert capsys.readouterr().out.count("holds ") == len(CONDITIONS)
+
+
+@pytest.mark.parametrize(
+    ("role", "metric", "value", "key"),
+    [
+        ("direct", "chair_i_rise", 0.05, "rise"),
+        ("direct", "unsupported", 0.4, "per_text"),
+        ("direct", "precision", 0.76, "per_mention"),
+        ("direct", "two_alternative", 0.79, "looks"),
+        ("direct", "recall_near", 0.59, "near"),
+        ("pretrain", "caption_length", 31.0, "short"),
+        ("pretrain", "caption_precision", 0.69, "precise"),
+    ],
+)
+def test_a_condition_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], role: str, metric: str, value: float, key: str
+) -> None:
+    write_records(tmp_path, PASSING | {role: PASSING[role] | {metric: value}})
+    assert not gate(tmp_path, "try")
+    assert f"FAILS  {key} " in capsys.readouterr().out
+
+
+def test_a_mean_above_zero_is_not_enough(tmp_path: Path) -> None:
+    write_records(tmp_path, PASSING, (-0.2, 0.0, 0.3))
+    assert not gate(tmp_path, "try")
+
+
+def test_differences_are_undefined_without_a_value() -> None:
+    record = {"checkpoints": {"direct": {"intervals": {}}, "pretrain": {"intervals": {}}}}
+    assert differences([record], CONDITIONS[0]) == [None]
+
+
+def test_settings_replace_values_and_lists() -> None:
+    params = {"data": {"far_sizes": [0.1, 0.2], "kinds": 20}}
+    changed = with_settings(params, {"data.far_sizes": [0.05, 0.1]})
+    assert changed["data"] == {"far_sizes": [0.05, 0.1], "kinds": 20} and params["data"]["far_sizes"] == [0.1, 0.2]
+    with pytest.raises(InputError, match=r"data\.far_size is not a parameter"):
+        with_settings(params, {"data.far_size": 1})
