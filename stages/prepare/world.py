@@ -21,9 +21,8 @@ from stages.common.config.params import Params
 from stages.common.core.errors import InputError
 from stages.common.data.shards import write_shard
 from stages.common.world.scene import Group, Scene
-from stages.common.world.vocabulary import BACKGROUNDS, KINDS, KINDS_FILE, PAINTS
+from stages.common.world.vocabulary import ATTRIBUTION, BACKGROUNDS, KINDS, KINDS_FILE, PAINTS
 from stages.prepare.drawing.compose import compose
-from stages.prepare.drawing.sprites import ATTRIBUTION
 from stages.prepare.processes import end_with_parent
 from stages.prepare.scene import SPLITS, group_boxes, relations_of, sample_scene, signature
 from stages.prepare.wording import Prior, texts_of

@@ -27,6 +27,7 @@ from stages.common.data.chat import Encoder
 from stages.common.data.shards import read_rows
 from stages.common.world.scene import Scene, held_out_pairs
 from stages.common.world.vocabulary import (
+    ATTRIBUTION,
     COLOUR_WORDS,
     FAR_WORDS,
     KINDS,
@@ -36,7 +37,6 @@ from stages.common.world.vocabulary import (
     kind_weights,
     load_kinds,
 )
-from stages.prepare.drawing.sprites import ATTRIBUTION
 from stages.prepare.kind_pool import KindPool
 from stages.prepare.scene import sample_scene, signature
 from stages.prepare.wording import Prior, Text, texts_of
