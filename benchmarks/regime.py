@@ -16,13 +16,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
-from stages.report.run.regime import CONDITIONS, Condition
 from tqdm import tqdm
 
 from benchmarks.record import code_hash
@@ -30,8 +29,9 @@ from stages.common.core.errors import InputError
 from stages.common.core.files import write_json
 from stages.common.core.stage import run_stage
 from stages.report.recorded_runs import seed_mean
+from stages.report.regime_runs import RESULTS, differences, holds, read_records
+from stages.report.run.regime import CONDITIONS
 
-RESULTS = Path("benchmarks/results/regime")
 CLONES = Path(".regime")
 CHECKPOINTS = {"pretrain": "pretrain", "direct": "sft-direct"}
 _SERIES = ("sentence", "distance", "frequency")
@@ -104,30 +104,6 @@ def _check(done: subprocess.CompletedProcess, what: str) -> None:
         raise InputError(f"{what} failed with exit code {done.returncode}")
 
 
-def read_records(root: Path, name: str) -> list[dict[str, Any]]:
-    """The finished seeds of ``name``. Raises InputError where there are none."""
-    paths = sorted((root / RESULTS / name).glob("seed-*.json"))
-    if not paths:
-        raise InputError(f"{RESULTS / name} has no seed-*.json: run `python -m benchmarks.regime run {name}` first")
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-
-
-def differences(records: Sequence[Mapping[str, Any]], condition: Condition) -> list[float | None]:
-    """The larger value of the condition minus the smaller one, for each seed."""
-    return [_difference(record, condition) for record in records]
-
-
-def _difference(record: Mapping[str, Any], condition: Condition) -> float | None:
-    values = []
-    for value in (condition.larger, condition.smaller):
-        if isinstance(value, tuple):
-            role, metric = value
-            values.append(record["checkpoints"][role]["intervals"].get(metric, {}).get("value"))
-        else:
-            values.append(value)
-    return None if None in values else values[0] - values[1]
-
-
 def gate(root: Path, name: str) -> bool:
     """Print every condition; whether all hold with intervals clear of zero."""
     records = read_records(root, name)
@@ -136,12 +112,11 @@ def gate(root: Path, name: str) -> bool:
     for condition in CONDITIONS:
         found = differences(records, condition)
         mean = seed_mean(found)
-        holds = mean.low is not None and mean.low > 0
-        passed &= holds
+        passed &= holds(mean)
         each = " ".join("?" if value is None else f"{value:+.3f}" for value in found)
         interval = f"[{mean.low:+.3f}, {mean.high:+.3f}]" if mean.low is not None else "(no interval)"
         value = "?" if mean.value is None else f"{mean.value:+.3f}"
-        print(f"{'holds ' if holds else 'FAILS '} {condition.key:12} {value} {interval}  by seed: {each}")
+        print(f"{'holds ' if holds(mean) else 'FAILS '} {condition.key:12} {value} {interval}  by seed: {each}")
     print("gate:", "passed" if passed else "not passed")
     return passed
 

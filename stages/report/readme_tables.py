@@ -20,6 +20,7 @@ from stages.report.recorded_runs import (
     over_seeds,
     seeds,
 )
+from stages.report.regime_runs import regime_table
 from stages.report.run.metric_specs import signed
 
 DASH = "–"
@@ -309,6 +310,11 @@ def experiments(sources: Sources, language: Language) -> str:
     return f"{markdown(rows)}\n\nOne seed each, so differences between rows are no evidence by themselves.{rest}"
 
 
+def regime(sources: Sources, language: Language) -> str:
+    """Every recorded attempt at the regime, with the conditions that it meets."""
+    return markdown(regime_table(sources.root))
+
+
 TABLES: Mapping[str, Callable[[Sources, Language], str]] = {
     "answer": answer,
     "results": results,
@@ -318,4 +324,5 @@ TABLES: Mapping[str, Callable[[Sources, Language], str]] = {
     "metrics-show": metrics_show,
     "metrics-diff": metrics_diff,
     "experiments": experiments,
+    "regime": regime,
 }

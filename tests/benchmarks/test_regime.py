@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.regime import RESULTS, differences, gate, with_settings
+from benchmarks.regime import gate, with_settings
 from stages.common.core.errors import InputError
+from stages.report.regime_runs import RESULTS, differences, regime_table
 from stages.report.run.regime import CONDITIONS
 
 PASSING = {
@@ -38,7 +39,7 @@ def write_records(root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 
         }
         path = root / RESULTS / "try" / f"seed-{seed}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"seed": seed, "checkpoints": checkpoints}), encoding="utf-8")
+        path.write_text(json.dumps({"seed": seed, "params": {}, "checkpoints": checkpoints}), encoding="utf-8")
 
 
 def test_all_conditions_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,3 +84,11 @@ def test_settings_replace_values_and_lists() -> None:
     assert changed["data"] == {"far_sizes": [0.05, 0.1], "kinds": 20} and params["data"]["far_sizes"] == [0.1, 0.2]
     with pytest.raises(InputError, match=r"data\.far_size is not a parameter"):
         with_settings(params, {"data.far_size": 1})
+
+
+def test_the_table_marks_what_holds(tmp_path: Path) -> None:
+    write_records(tmp_path, PASSING | {"direct": PASSING["direct"] | {"recall_near": 0.5}})
+    head, row = regime_table(tmp_path)
+    cells = dict(zip(head, row, strict=True))
+    assert cells["seeds"] == "0, 1, 2" and cells["changed parameters"] == "none"
+    assert cells["near"].startswith("−0.10") and cells["looks"].startswith("**+0.05 [")

@@ -1,0 +1,71 @@
+"""Recorded runs of the two checkpoints that decide whether a regime hallucinates as the notes' did, over seeds.
+
+``python -m benchmarks.regime run NAME`` writes them; the table in docs/regimes.md is made from them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.common.core.errors import InputError
+from stages.report.recorded_runs import SeedMean, seed_mean
+from stages.report.run.metric_specs import signed
+from stages.report.run.regime import CONDITIONS, Condition
+
+RESULTS = Path("benchmarks/results/regime")
+
+Record = Mapping[str, Any]
+
+
+def names(root: Path) -> list[str]:
+    """The recorded attempts."""
+    return sorted({path.parent.name for path in (root / RESULTS).glob("*/seed-*.json")})
+
+
+def read_records(root: Path, name: str) -> list[Record]:
+    """The finished seeds of ``name``. Raises InputError where there are none."""
+    paths = (root / RESULTS / name).glob("seed-*.json")
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    if not records:
+        raise InputError(f"{RESULTS / name} has no seed-*.json: run `python -m benchmarks.regime run {name}` first")
+    return sorted(records, key=lambda record: record["seed"])
+
+
+def differences(records: Sequence[Record], condition: Condition) -> list[float | None]:
+    """The larger value of the condition minus the smaller one, for each seed; None where one is undefined."""
+    return [_difference(record, condition) for record in records]
+
+
+def _difference(record: Record, condition: Condition) -> float | None:
+    values = []
+    for value in (condition.larger, condition.smaller):
+        if isinstance(value, tuple):
+            role, metric = value
+            value = record["checkpoints"][role]["intervals"].get(metric, {}).get("value")
+        values.append(value)
+    return None if None in values else values[0] - values[1]
+
+
+def holds(found: SeedMean) -> bool:
+    return found.low is not None and found.low > 0
+
+
+def regime_table(root: Path) -> list[list[str]]:
+    """Rows of a table: an attempt each, with every condition's mean difference and t-interval; bold where it holds."""
+    rows = [["name", "changed parameters", "seeds", *(condition.key for condition in CONDITIONS)]]
+    for name in names(root):
+        records = read_records(root, name)
+        settings = "; ".join(f"`{key}={json.dumps(value)}`" for key, value in records[0]["params"].items()) or "none"
+        seeds = ", ".join(str(record["seed"]) for record in records)
+        cells = []
+        for condition in CONDITIONS:
+            found = seed_mean(differences(records, condition))
+            text = "–" if found.value is None else signed(found.value, 2)
+            if found.low is not None:
+                text += f" [{signed(found.low, 2)}, {signed(found.high, 2)}]"
+            cells.append(f"**{text}**" if holds(found) else text)
+        rows.append([name, settings, seeds, *cells])
+    return rows
