@@ -50,13 +50,14 @@ def test_everything_is_there(repository: Repository) -> None:
     for checkpoint in checkpoints:
         folder = repository.root / "reports/evaluation" / checkpoint
         rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
-        assert {row["task"] for row in rows} == {"caption", "description", "random", "popular", "adversarial"}
+        tasks = {"caption", "description", "far_first", "random", "popular", "adversarial"}
+        assert {row["task"] for row in rows} == tasks
         found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         measured = {name for name, interval in found["intervals"].items() if interval["value"] is not None}
         assert {"swap_gap_object", "caption_swap_gap_colour", "blind_gap", "two_alternative", "probe_auc"} <= measured
-        assert set(found["series"]) == {"sentence", "frequency", "background", "layer"}
+        assert set(found["series"]) == {"sentence", "frequency", "background", "distance", "layer"}
         resamples = pq.read_table(folder / "resamples.parquet")
-        not_resampled = {name.removeprefix("caption_") for name in measured - set(resamples.column_names)}
+        not_resampled = {re.sub("^(caption|far_first)_", "", name) for name in measured - set(resamples.column_names)}
         assert resamples.num_rows == 100 and not_resampled <= set(OF_ALL_TEXTS)
         assert (folder / "samples.txt").read_text(encoding="utf-8").count("[Image]: ") == 8
         assert (repository.root / "checkpoints" / checkpoint / "model.safetensors").exists()
