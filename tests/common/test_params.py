@@ -76,7 +76,7 @@ WRONG = [
         "data.near_sizes: the first size is larger than the second",
     ),
     (lambda: change("  - 0.24\n  - 0.36\n", "  - 0.24\n  - 0.5\n"), "data.near_sizes.1 is 0.5"),
-    (lambda: change("kinds: 150", "kinds: 3"), "data.kinds is 3"),
+    (lambda: change("kinds: 60", "kinds: 3"), "data.kinds is 3"),
     (
         lambda: re.sub(r"(count_weights:.*\n) +- 7\n +- 2\n +- 1", r"\1  - 0\n  - 0\n  - 0", TEXT),
         "data.count_weights: all",
