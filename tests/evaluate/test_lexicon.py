@@ -14,7 +14,7 @@ from stages.common.world.vocabulary import COLOURS
 from stages.evaluate.score.lexicon import load_lexicon
 from stages.evaluate.score.mentions import find_mentions
 from stages.prepare.scene import sample_scene
-from stages.prepare.wording import texts_of
+from stages.prepare.wording import Prior, texts_of
 
 ROOT = Path(__file__).parents[2]
 LEXICON = load_lexicon(ROOT / "data/eval/lexicon.yaml")
@@ -214,9 +214,11 @@ def test_there_are_enough_sentences_and_concepts() -> None:
 def test_it_finds_the_mentions_of_the_built_in_world_s_texts() -> None:
     """Every mention that mentions.py finds is found, with the same denial, and the same colour where both find one."""
     data = load_params(ROOT / "tests/params.yaml").data
-    colours = dict(zip(COLOURS, "红橙黄绿蓝紫白黑", strict=True))
+    colours = dict(zip(COLOURS, "红橙黄绿蓝紫白黑棕灰粉", strict=True))
     for index in range(60):
-        for text in texts_of(sample_scene(data, 1, "test", index), random.Random(index)):
+        for text in texts_of(
+            sample_scene(data, 1, "test", index), Prior(data.kinds, data.zipf_exponent, 0.0), random.Random(index)
+        ):
             answer = "".join(text.answer)
             found = {thing.end: thing for thing in LEXICON.find(answer)}  # 大气球 is a longer word there
             for mention in find_mentions(answer):

@@ -18,12 +18,12 @@ _PERSON_MEASURES = "位名"
 # One of these characters between 一位 or 一辆 and the first thing after it makes that thing part of a description:
 # 一个穿着裙子的人, but 一条蜿蜒的小路
 _DESCRIBING = re.compile("[穿戴披系着在拿握捧抱骑乘坐站躺趴停放牵背举看读吃喝撑拄有满插开挂跑跳追玩含带]")
-# A single character is a word only after one of these (一条河, 在海, 的书, 看书), at the start of a clause, or after
-# another mention: 热狗 names no dog, and 开水 no body of water.
+# A single character is a word only after one of these (一条河, 在海, 的书, 看书, 远处山), at the start of a clause, or
+# after another mention: 热狗 names no dog, and 开水 no body of water.
 BEFORE_SINGLE = frozenset(
     _MEASURES + "群对双些排堆层丛缕团轮碗盘串桶篮壶堵 的有是和与跟及或、在到见着了过比何"
     "看读吃喝品骑乘划开坐牵抱遛喂养放拿捧持举撑打敲踢穿戴登爬赏种撒"
-    "上下里大小高矮长短老旧古新石木铁砖红白黑绿蓝黄灰橘棕金银粉紫青两几多“”\"'「（( "
+    "上下里处方大小高矮长短老旧古新石木铁砖红白黑绿蓝黄灰橘棕金银粉紫青两几多“”\"'「（( "
 )
 HEDGE = re.compile(
     "看起来|看上去|看样子|似乎|好像|可能|也许|或许|大概|疑似|像是|应该?是|应该?有|应当|貌似|仿佛是|推测|估计|想必"
