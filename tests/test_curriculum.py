@@ -143,7 +143,7 @@ def test_a_budget_that_is_not_reached_stops_the_run(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(curriculum, "load_tokenizer", lambda: TOKENIZER)
     monkeypatch.setattr(curriculum, "read_rows", lambda *_: ROWS)
     monkeypatch.setattr(curriculum, "picture_starts", lambda *_: range(len(ROWS) + 1))
-    with pytest.raises(InputError, match=r"sft\.phases\.short\.max_len: almost no .* 0 of 100000 target tokens"):
+    with pytest.raises(InputError, match=r"sft\.phases\.short\.max_len: almost no .* 0 of 60000 target tokens"):
         curriculum.main()
     assert list((tmp_path / "data").iterdir()) == []
 

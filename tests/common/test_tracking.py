@@ -354,7 +354,7 @@ def test_metrics_that_are_not_defined_are_left_out() -> None:
 def test_names_are_those_of_minimind_v(params: Params) -> None:
     loop = params.pretrain.model_copy(update={"batch_tokens": None, "batch_size": 16, "learning_rate": 4e-4})
     assert training_name("pretrain", loop) == "MiniMind-V-Pretrain-Epoch-1-BatchSize-16-LearningRate-0.0004"
-    assert training_name("vision", params.vision) == "MiniMind-V-Vision-Epoch-4-BatchSize-32-LearningRate-0.001"
+    assert training_name("vision", params.vision) == "MiniMind-V-Vision-Epoch-2-BatchSize-32-LearningRate-0.001"
     assert training_name("sft-long", params.sft) == NAME
 
 
