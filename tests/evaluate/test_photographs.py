@@ -177,7 +177,7 @@ def test_transcripts_that_cannot_be_used(tmp_path: Path, text: str, message: str
     ("change", "message"),
     [
         ({"there": ["狗狗"]}, "x: the lexicon has no concept 狗狗"),  # a word, not the concept's name
-        ({"subject": {"concept": "独角兽", "gender": None, "colours": [], "count": 1}}, "no concept 独角兽"),
+        ({"subject": {"concept": "麒麟", "gender": None, "colours": [], "count": 1}}, "no concept 麒麟"),
         ({"subject": {"concept": "狗", "gender": None, "colours": ["茶"], "count": 1}}, "no colour 茶"),
         ({"their": []}, "x.their: Extra inputs"),
         ({"subject": {"concept": "狗", "gender": "both", "colours": [], "count": 1}}, "x.subject.gender"),
