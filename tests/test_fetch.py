@@ -306,7 +306,7 @@ def test_files_of_a_local_folder(project: Project, monkeypatch: pytest.MonkeyPat
     assert project.manifest("models")["mine"]["files"][1]["digest"] != pictures["digest"]
 
     (folder / "行.jsonl").write_bytes(b"{}\n{}\n")
-    with pytest.raises(InputError, match=r"行\.jsonl of 我的 数据 has changed"):
+    with pytest.raises(InputError, match=r"行\.jsonl of 我的 数据 has another size"):
         fetched_files("models", "mine")
     (folder / "行.jsonl").unlink()
     with pytest.raises(InputError, match=r"行\.jsonl of 我的 数据 is no longer in .* run `dvc repro --force"):
