@@ -14,14 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import yaml
+from dvc.exceptions import InvalidArgumentError
+from dvc.utils.hydra import apply_overrides
 from tqdm import tqdm
 
 from benchmarks.record import code_hash
@@ -38,30 +40,23 @@ _SERIES = ("sentence", "distance", "frequency")
 _TARGETS = ("score-pretrain", "score@direct")
 
 
-def with_settings(params: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``params`` with the values at dotted keys replaced. Raises InputError for a key that is not there."""
-    changed = json.loads(json.dumps(params))
-    for key, value in settings.items():
-        *parents, name = key.split(".")
-        section = changed
-        for parent in parents:
-            section = section.get(parent) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or name not in section:
-            raise InputError(f"{key} is not a parameter of params.yaml; check its spelling")
-        section[name] = value
-    return changed
+def set_params(path: Path, settings: Sequence[str]) -> None:
+    """Apply `dvc exp run -S` settings to a params.yaml. Raises InputError for one that does not fit."""
+    try:
+        apply_overrides(path, list(settings))
+    except InvalidArgumentError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise InputError(f"{path}: {reason}; check -S {' -S '.join(settings)}") from None
 
 
-def run_seed(root: Path, name: str, seed: int, settings: Mapping[str, Any], threads: int) -> None:
+def run_seed(root: Path, name: str, seed: int, settings: Sequence[str], threads: int) -> None:
     """Run one seed in its own clone, and write its record. Raises InputError where a stage fails."""
     clone = root / CLONES / f"{name}-{seed}"
     if not clone.exists():
         clone.parent.mkdir(exist_ok=True)
         _check(subprocess.run(["git", "clone", "-q", root, clone], check=False), "git clone")
-    params_file = clone / "params.yaml"
-    before = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
-    params = with_settings(before, {**settings, "seed": seed, "wandb.mode": "disabled"})
-    params_file.write_text(yaml.safe_dump(params, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    shutil.copyfile(root / "params.yaml", clone / "params.yaml")
+    set_params(clone / "params.yaml", [*settings, f"seed={seed}", "wandb.mode=disabled"])
     local = clone / ".dvc/config.local"
     local.write_text(f"[cache]\n    dir = {root / '.dvc/cache'}\n", encoding="utf-8")
     log = clone / "log.txt"
@@ -73,7 +68,7 @@ def run_seed(root: Path, name: str, seed: int, settings: Mapping[str, Any], thre
     write_json(root / RESULTS / name / f"seed-{seed}.json", _record(clone, seed, settings))
 
 
-def _record(clone: Path, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _record(clone: Path, seed: int, settings: Sequence[str]) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True)
     checkpoints = {}
     for role, checkpoint in CHECKPOINTS.items():
@@ -93,7 +88,7 @@ def _record(clone: Path, seed: int, settings: Mapping[str, Any]) -> dict[str, An
         "commit": commit.stdout.strip(),
         "code": code_hash(clone),
         "seed": seed,
-        "params": dict(settings),
+        "params": list(settings),
         "seconds": seconds,
         "checkpoints": checkpoints,
     }
@@ -135,11 +130,10 @@ def main() -> None:
     if arguments.command == "gate":
         gate(root, arguments.name)
         return
-    settings = {key: yaml.safe_load(value) for key, _, value in (each.partition("=") for each in arguments.settings)}
     left = [seed for seed in arguments.seeds if not (root / RESULTS / arguments.name / f"seed-{seed}.json").exists()]
     threads = max(1, (os.cpu_count() or 1) // max(1, min(arguments.jobs, len(left))))
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        jobs = [pool.submit(run_seed, root, arguments.name, seed, settings, threads) for seed in left]
+        jobs = [pool.submit(run_seed, root, arguments.name, seed, arguments.settings, threads) for seed in left]
         for job in tqdm(jobs, unit="seed", desc=arguments.name):
             job.result()
 

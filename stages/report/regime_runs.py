@@ -58,7 +58,7 @@ def regime_table(root: Path) -> list[list[str]]:
     rows = [["name", "changed parameters", "seeds", *(condition.key for condition in CONDITIONS)]]
     for name in names(root):
         records = read_records(root, name)
-        settings = "; ".join(f"`{key}={json.dumps(value)}`" for key, value in records[0]["params"].items()) or "none"
+        settings = "; ".join(f"`{setting}`" for setting in records[0]["params"]) or "none"
         seeds = ", ".join(str(record["seed"]) for record in records)
         cells = []
         for condition in CONDITIONS:

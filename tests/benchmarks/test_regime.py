@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
-from benchmarks.regime import gate, with_settings
+from benchmarks.regime import gate, set_params
 from stages.common.core.errors import InputError
 from stages.report.regime_runs import RESULTS, differences, regime_table
 from stages.report.run.regime import CONDITIONS
@@ -39,7 +40,7 @@ def write_records(root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 
         }
         path = root / RESULTS / "try" / f"seed-{seed}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"seed": seed, "params": {}, "checkpoints": checkpoints}), encoding="utf-8")
+        path.write_text(json.dumps({"seed": seed, "params": [], "checkpoints": checkpoints}), encoding="utf-8")
 
 
 def test_all_conditions_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,12 +79,13 @@ def test_differences_are_undefined_without_a_value() -> None:
     assert differences([record], CONDITIONS[0]) == [None]
 
 
-def test_settings_replace_values_and_lists() -> None:
-    params = {"data": {"far_sizes": [0.1, 0.2], "kinds": 20}}
-    changed = with_settings(params, {"data.far_sizes": [0.05, 0.1]})
-    assert changed["data"] == {"far_sizes": [0.05, 0.1], "kinds": 20} and params["data"]["far_sizes"] == [0.1, 0.2]
-    with pytest.raises(InputError, match=r"data\.far_size is not a parameter"):
-        with_settings(params, {"data.far_size": 1})
+def test_settings_replace_values_and_lists(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("data:\n  far_sizes:\n  - 0.1\n  - 0.2\n  kinds: 20\n", encoding="utf-8")
+    set_params(path, ["data.far_sizes=[0.05,0.1]"])
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == {"data": {"far_sizes": [0.05, 0.1], "kinds": 20}}
+    with pytest.raises(InputError, match=r"far_size' is not in struct|data\.far_size"):
+        set_params(path, ["data.far_size=1"])
 
 
 def test_the_table_marks_what_holds(tmp_path: Path) -> None:
