@@ -65,7 +65,7 @@ def test_new_kinds_by_sentence() -> None:
     series = by_sentence([TEXT], Bootstrap(1, 20, 0.95, 1))
 
     def along(name: str) -> list[float | None]:
-        return [point.row()["intervals"][name]["value"] for point in series]
+        return [point.estimates[name].value if name in point.estimates else None for point in series]
 
     assert along("chair_i_new") == [0, 1, 0.5, 1, None]
     assert along("misnamed_new") == [0, 1, 0, 0, None]

@@ -12,7 +12,9 @@ from stages.evaluate.score.bootstrap import Bootstrap, Estimate, Metric, ratio
 from stages.evaluate.score.depth import DISTANCES, RECALL_METRICS, recall_counts, sentence_ends
 from stages.evaluate.score.texts import TextScore
 
-_SMALLEST_SHARE = 0.1  # of the texts; the series by sentence ends where fewer have a k-th one
+# Of the texts: the series by sentence ends where fewer have a k-th one, and what is measured in the k-th alone
+# ends where it has fewer first mentions.
+_SMALLEST_SHARE = 0.1
 FREQUENCIES = ("frequent", "middle", "rare")
 BACKGROUND = ("favoured", "other")
 
@@ -39,17 +41,12 @@ _BY_KIND = _CHAIR_RECALL | {
     "misnamed": ratio("misnamed", "mentions"),
     "hallucinated": ratio("hallucinated", "mentions"),
 }
-_BY_SENTENCE = (
-    _CHAIR_RECALL
-    | RECALL_METRICS
-    | {
-        "chair_i_here": ratio("wrong_here", "mentions_here"),
-        "chair_i_first": ratio("wrong_first", "mentions_first"),
-        "chair_i_new": ratio("wrong_new", "mentions_new"),
-        "misnamed_new": ratio("misnamed_new", "mentions_new"),
-        "hallucinated_new": ratio("hallucinated_new", "mentions_new"),
-    }
-)
+_CUT = _CHAIR_RECALL | RECALL_METRICS
+_NEW: dict[str, Metric] = {
+    "chair_i_new": ratio("wrong_new", "mentions_new"),
+    "misnamed_new": ratio("misnamed_new", "mentions_new"),
+    "hallucinated_new": ratio("hallucinated_new", "mentions_new"),
+}
 PRIOR_METRICS: dict[str, Metric] = {
     "wrong_on_favoured_background": ratio("wrong_favoured", "wrong"),
     "wrong_on_favoured_background_expected": ratio("wrong_favoured_expected", "wrong"),
@@ -59,19 +56,20 @@ PRIOR_METRICS: dict[str, Metric] = {
 def by_sentence(scores: Sequence[TextScore], bootstrap: Bootstrap) -> list[Point]:
     """Texts cut off after their k-th sentence, k = 1, 2, ...; shorter texts count unchanged.
 
-    ``chair_i_here`` counts the k-th sentence alone, ``chair_i_first`` the first sentence of the texts that reach the
-    k-th: long texts are about other scenes than short ones, so only these two can be compared. ``chair_i_new``,
-    ``misnamed_new`` and ``hallucinated_new`` count, in the k-th sentence alone, kinds that no sentence before it names.
+    ``chair_i_new``, ``misnamed_new`` and ``hallucinated_new`` count, in the k-th sentence alone, kinds that no sentence
+    before it names, up to the first sentence with hardly any of them.
     Ends before the first k that few texts reach.
     """
     ends = [sentence_ends(score.text) for score in scores]
-    series = []
+    series: list[Point] = []
+    measured = True
     for k in range(1, max(map(len, ends), default=0) + 1):
         texts = sum(len(found) >= k for found in ends)
         if texts < _SMALLEST_SHARE * len(scores):
             break
         rows = [_cut_counts(score, found, k) for score, found in zip(scores, ends, strict=True)]
-        series.append(Point(str(k), texts, bootstrap.of_sums(rows, _BY_SENTENCE)))
+        measured &= sum(row["mentions_new"] for row in rows) >= max(1, _SMALLEST_SHARE * len(scores))
+        series.append(Point(str(k), texts, bootstrap.of_sums(rows, _CUT | _NEW if measured else _CUT)))
     return series
 
 
@@ -79,18 +77,12 @@ def _cut_counts(score: TextScore, ends: Sequence[int], k: int) -> Counts:
     stop = ends[k - 1] if k <= len(ends) else len(score.text)
     start = ends[k - 2] if 1 < k <= len(ends) else 0 if k == 1 else stop
     shown = [mention for mention in score.mentions if mention.start < stop]
-    here = [mention for mention in shown if mention.start >= start]
-    first = [mention for mention in score.mentions if k <= len(ends) and mention.start < ends[0]]
     new = [mention.kind for mention in score.first_mentions if start <= mention.start < stop]
     there = score.scene.kinds
     named = {mention.kind for mention in shown}
     return {
         "mentions": len(shown),
         "wrong": sum(mention.kind not in there for mention in shown),
-        "mentions_here": len(here),
-        "wrong_here": sum(mention.kind not in there for mention in here),
-        "mentions_first": len(first),
-        "wrong_first": sum(mention.kind not in there for mention in first),
         "mentions_new": len(new),
         "wrong_new": sum(kind not in there for kind in new),
         "misnamed_new": sum(kind in score.misnamed for kind in new),
