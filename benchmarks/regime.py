@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,11 +29,14 @@ from benchmarks.record import code_hash
 from stages.common.core.errors import InputError
 from stages.common.core.files import write_json
 from stages.common.core.stage import run_stage
+from stages.common.core.yaml_files import read_checked
 from stages.report.recorded_runs import seed_mean
 from stages.report.regime_runs import RESULTS, differences, holds, read_records
 from stages.report.run.regime import CONDITIONS
 
 CLONES = Path(".regime")
+TUNING_SEEDS = Path("benchmarks/tuning_seeds.yaml")
+FEWEST_SEEDS = 5
 CHECKPOINTS = {"pretrain": "pretrain", "direct": "sft-direct"}
 _SERIES = ("sentence", "distance", "frequency")
 _TARGETS = ("score-pretrain", "score@direct")
@@ -55,7 +57,9 @@ def run_seed(root: Path, name: str, seed: int, settings: Sequence[str], threads:
     if not clone.exists():
         clone.parent.mkdir(exist_ok=True)
         _check(subprocess.run(["git", "clone", "-q", root, clone], check=False), "git clone")
-    shutil.copyfile(root / "params.yaml", clone / "params.yaml")
+    if (own := commit_of(clone)) != (current := commit_of(root)):
+        raise InputError(f"{clone} is at commit {own[:10]} and the project at {current[:10]}: delete it to run it anew")
+    subprocess.run(["git", "checkout", "-q", "params.yaml"], cwd=clone, check=True)
     set_params(clone / "params.yaml", [*settings, f"seed={seed}", "wandb.mode=disabled"])
     local = clone / ".dvc/config.local"
     local.write_text(f"[cache]\n    dir = {root / '.dvc/cache'}\n", encoding="utf-8")
@@ -68,8 +72,12 @@ def run_seed(root: Path, name: str, seed: int, settings: Sequence[str], threads:
     write_json(root / RESULTS / name / f"seed-{seed}.json", _record(clone, seed, settings))
 
 
+def commit_of(folder: Path) -> str:
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
 def _record(clone: Path, seed: int, settings: Sequence[str]) -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True)
     checkpoints = {}
     for role, checkpoint in CHECKPOINTS.items():
         folder = clone / "reports/evaluation" / checkpoint
@@ -85,7 +93,7 @@ def _record(clone: Path, seed: int, settings: Sequence[str]) -> dict[str, Any]:
         for path in sorted((clone / "reports/time").glob("*.json"))
     }
     return {
-        "commit": commit.stdout.strip(),
+        "commit": commit_of(clone),
         "code": code_hash(clone),
         "seed": seed,
         "params": list(settings),
@@ -100,10 +108,13 @@ def _check(done: subprocess.CompletedProcess, what: str) -> None:
 
 
 def gate(root: Path, name: str) -> bool:
-    """Print every condition; whether all hold with intervals clear of zero."""
-    records = read_records(root, name)
+    """Print every condition; whether all hold with intervals clear of zero, on seeds that are not for tuning."""
+    tuning = read_checked(root / TUNING_SEEDS, list[int])
+    records = [record for record in read_records(root, name) if record["seed"] not in tuning]
     print(f"{name}: seeds {', '.join(str(record['seed']) for record in records)}")
-    passed = True
+    passed = len(records) >= FEWEST_SEEDS
+    if not passed:
+        print(f"{len(records)} seeds that are not in {TUNING_SEEDS}; {FEWEST_SEEDS} are needed")
     for condition in CONDITIONS:
         found = differences(records, condition)
         mean = seed_mean(found)
@@ -117,7 +128,9 @@ def gate(root: Path, name: str) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.regime", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.regime", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run seeds that have no record yet")
     run.add_argument("name")

@@ -26,11 +26,21 @@ def names(root: Path) -> list[str]:
 
 
 def read_records(root: Path, name: str) -> list[Record]:
-    """The finished seeds of ``name``. Raises InputError where there are none."""
+    """The finished seeds of ``name``. Raises InputError where there are none, or
+    where they are not of the same code and settings."""
     paths = (root / RESULTS / name).glob("seed-*.json")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     if not records:
-        raise InputError(f"{RESULTS / name} has no seed-*.json: run `python -m benchmarks.regime run {name}` first")
+        raise InputError(
+            f"{RESULTS / name} has no seed-*.json: run `python -m benchmarks.regime run {name} --seeds 1,2,3,4,5` first"
+        )
+    first = records[0]
+    for record in records:
+        if (record["code"], record["params"]) != (first["code"], first["params"]):
+            raise InputError(
+                f"{RESULTS / name}: seeds {first['seed']} and {record['seed']} are of different code or settings; "
+                "record them under different names"
+            )
     return sorted(records, key=lambda record: record["seed"])
 
 

@@ -269,14 +269,13 @@ def _cause(run: Run) -> tuple[str, str] | None:
 
 
 def _cause_headline(direct: str, texts: Relation, share: Relation) -> str:
-    if share == "higher":
-        return f"The training hurts, not only the length: {direct} is worse already in its first two sentences."
-    if texts == "higher" and share in ("lower", "unclear"):
-        found = "better than" if share == "lower" else "not clearly different from"
-        return f"The length hurts: in its first two sentences, {direct} is {found} pretraining."
+    if texts == "higher" and share == "higher":
+        return f"In this run, not only the length hurts: {direct} is worse already in its first two sentences."
+    if texts == "higher" and share == "lower":
+        return f"In this run, the length hurts: in its first two sentences, {direct} is better than pretraining."
     if texts == "lower":
-        return f"Neither: {direct} names fewer absent kinds than pretraining."
-    return "Training and length cannot be told apart in this run."
+        return f"In this run, neither hurts: {direct} names fewer absent kinds than pretraining."
+    return "In this run, training and length cannot be told apart."
 
 
 def _absent(run: Run, name: str, part: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.regime import gate, set_params
+from benchmarks.regime import TUNING_SEEDS, gate, set_params
 from stages.common.core.errors import InputError
 from stages.report.regime_runs import RESULTS, differences, regime_table
 from stages.report.run.regime import CONDITIONS
@@ -26,7 +26,7 @@ PASSING = {
 }
 
 
-def write_records(root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 0.0, 0.01)) -> None:
+def write_records(root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 0.0, 0.01, -0.005, 0.005)) -> None:
     """One record per shift, which is added to every metric of the direct arm."""
     for seed, shift in enumerate(shifts):
         checkpoints = {
@@ -40,7 +40,15 @@ def write_records(root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 
         }
         path = root / RESULTS / "try" / f"seed-{seed}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"seed": seed, "params": [], "checkpoints": checkpoints}), encoding="utf-8")
+        path.write_text(
+            json.dumps({"seed": seed, "code": "c", "params": [], "checkpoints": checkpoints}), encoding="utf-8"
+        )
+
+
+@pytest.fixture(autouse=True)
+def tuning_seeds(tmp_path: Path) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / TUNING_SEEDS).write_text("- 101\n", encoding="utf-8")
 
 
 def test_all_conditions_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,8 +78,23 @@ def test_a_condition_fails(
 
 
 def test_a_mean_above_zero_is_not_enough(tmp_path: Path) -> None:
-    write_records(tmp_path, PASSING, (-0.2, 0.0, 0.3))
+    write_records(tmp_path, PASSING, (-0.2, 0.0, 0.3, -0.1, 0.0))
     assert not gate(tmp_path, "try")
+
+
+def test_tuning_seeds_do_not_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_records(tmp_path, PASSING)
+    (tmp_path / TUNING_SEEDS).write_text("- 4\n", encoding="utf-8")
+    assert not gate(tmp_path, "try")
+    assert "4 seeds that are not in" in capsys.readouterr().out
+
+
+def test_seeds_of_different_code_are_not_averaged(tmp_path: Path) -> None:
+    write_records(tmp_path, PASSING)
+    path = tmp_path / RESULTS / "try/seed-2.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"code": "c"', '"code": "d"'), encoding="utf-8")
+    with pytest.raises(InputError, match="different code or settings"):
+        gate(tmp_path, "try")
 
 
 def test_differences_are_undefined_without_a_value() -> None:
@@ -92,5 +115,5 @@ def test_the_table_marks_what_holds(tmp_path: Path) -> None:
     write_records(tmp_path, PASSING | {"direct": PASSING["direct"] | {"recall_near": 0.5}})
     head, row = regime_table(tmp_path)
     cells = dict(zip(head, row, strict=True))
-    assert cells["seeds"] == "0, 1, 2" and cells["changed parameters"] == "none"
+    assert cells["seeds"] == "0, 1, 2, 3, 4" and cells["changed parameters"] == "none"
     assert cells["near"].startswith("−0.10") and cells["looks"].startswith("**+0.05 [")

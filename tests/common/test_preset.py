@@ -59,9 +59,8 @@ def test_only_the_named_values_change() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "presets/regimes").glob("*.args")), ids=lambda path: path.stem)
 def test_a_regime_changes_the_defaults(path: Path, tmp_path: Path) -> None:
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    (tmp_path / "params.yaml").write_text(apply_preset(text, read_preset(path)), encoding="utf-8")
-    assert load_params(tmp_path / "params.yaml") != load_params(ROOT / "params.yaml")
+    (tmp_path / "params.yaml").write_text(apply_preset(PARAMS, read_preset(path)), encoding="utf-8")
+    assert load_params(tmp_path / "params.yaml") != load_params(ROOT / "tests/params.yaml")
 
 
 def test_what_is_not_named_stays_as_it_is() -> None:

@@ -115,6 +115,8 @@ def test_validation_loss_is_nats_per_target_token(tmp_path: Path) -> None:
     trainer = planned_trainer(tmp_path, False)
     with torch.no_grad():
         batches = [nats_of(trainer.model.eval(), trainer.eval_dataset, batch) for batch in ([1], [3, 2])]
+    trainer.model.train()  # as between two epochs
+    trainer.model.model.layers[0].self_attn.attention_dropout = 0.5
     metrics = trainer.evaluate()
     assert metrics["eval_loss"] == pytest.approx(float(sum(nats for nats, _ in batches)) / 12, rel=1e-5)
     assert trainer.state.log_history[-1]["eval_loss"] == metrics["eval_loss"]

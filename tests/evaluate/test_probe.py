@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from stages.evaluate.score.bootstrap import Bootstrap
-from stages.evaluate.score.probe import auc_by_kind, fit_probe, probe_estimates, weighted_auc
+from stages.evaluate.score.probe import _FEWEST, auc_by_kind, fit_probe, probe_estimates, weighted_auc
 
 KINDS, WIDTH, SCENES = 5, 24, 200
 RNG = np.random.default_rng(0)
@@ -65,6 +65,15 @@ def test_kinds_in_all_pictures_or_in_none_are_left_out() -> None:
     assert value == resampled[0] == 1.0
     value, resampled = auc_by_kind(scores[:, 1:], present[:, 1:], np.ones((3, 2)))
     assert math.isnan(value) and np.isnan(resampled).all()
+
+
+def test_a_kind_in_few_validation_scenes_is_left_out() -> None:
+    hidden, present = scenes(3.0, 1)
+    taught = present.copy()
+    taught[:, 0] = np.arange(SCENES) < _FEWEST - 1
+    taught[:, 1] = np.arange(SCENES) < _FEWEST
+    scores = fit_probe(hidden[:, 2], taught, hidden[:, 2])
+    assert np.isnan(scores[:, 0]).all() and not np.isnan(scores[:, 1:]).any()
 
 
 def test_kinds_that_validation_scenes_cannot_teach_are_left_out() -> None:

@@ -27,6 +27,7 @@ from stages.evaluate.files import (
     write_provenance,
 )
 from stages.evaluate.score import __main__ as stage
+from stages.evaluate.score.world import reference_estimates
 from tests.evaluate.score_files import LAYERS, ROOT, write_checkpoint, write_world
 
 SIZES = {"train": 20, "validation": 60, "test": 40, "fixed": 3}
@@ -56,6 +57,12 @@ def read_outputs(name: str) -> tuple[dict, list[dict]]:
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == OUTPUTS
     answers = (folder / "answers.jsonl").read_text(encoding="utf-8").split("\n")
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8")), [json.loads(a) for a in answers if a]
+
+
+def test_references_are_cut_to_a_number_of_sentences(params: Params, rows: dict[str, list[dict]]) -> None:
+    short, longer, whole = (reference_estimates(params, number) for number in (2, 6, 100))
+    name = "reference_chair_i_rest"
+    assert np.isnan(short[name].value) and 0 < longer[name].value < whole[name].value
 
 
 def test_scores_of_the_built_in_world(params: Params, rows: dict[str, list[dict]]) -> None:

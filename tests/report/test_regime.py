@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from stages.evaluate.score.depth import DEPTH_METRICS, REFERENCE_METRICS
@@ -121,10 +123,12 @@ def test_a_run_without_a_control_arm_has_no_plain_fine_tuning(inputs):
 @pytest.mark.parametrize(
     ("direct", "words"),
     [
-        ({"chair_i_opening": 0.5}, "The training hurts, not only the length"),
-        ({}, "The length hurts: in its first two sentences, sft-direct is better than pretraining."),
-        ({"unsupported": 0.6}, "Neither: sft-direct names fewer absent kinds than pretraining."),
-        ({"unsupported": 1.2}, "Training and length cannot be told apart"),
+        ({"chair_i_opening": 0.5}, "In this run, not only the length hurts"),
+        ({}, "In this run, the length hurts: in its first two sentences, sft-direct is better than pretraining."),
+        ({"unsupported": 0.6}, "In this run, neither hurts: sft-direct names fewer absent kinds than pretraining."),
+        ({"unsupported": 1.2}, "In this run, training and length cannot be told apart"),
+        ({"chair_i_opening": 0.3}, "In this run, training and length cannot be told apart"),
+        ({"chair_i_opening": 0.5, "unsupported": 1.2}, "In this run, training and length cannot be told apart"),
     ],
 )
 def test_training_and_length_are_told_apart_at_the_same_prompt(inputs, direct, words):
@@ -142,6 +146,13 @@ def test_the_figures_of_the_notes_stand_beside_those_of_the_run(inputs):
     assert own[2].cells[-1] == "41.0 [41.0, 41.0]" and own[0].cells[1].startswith("20.0")
 
 
+def levels_of(curve: str) -> tuple[float, float]:
+    """Heights in the picture of the first and the last end of the dashed line."""
+    (path,) = re.findall(r"<path[^>]*stroke-dasharray[^>]*>", curve)
+    points = re.findall(r"[ML]([\d.]+),([\d.]+)", re.search(r'\bd="([^"]+)"', path)[1])
+    return float(points[0][1]), float(points[-1][1])
+
+
 def test_the_curve_has_every_checkpoint_and_the_levels_of_the_training_texts(inputs):
     ends = {"value": 0.2, "low": 0.1, "high": 0.3}
     series = {"sentence": [{"at": str(k), "texts": 9, "intervals": {"chair_i_new": ends}} for k in (1, 2, 3)]}
@@ -150,6 +161,8 @@ def test_the_curve_has_every_checkpoint_and_the_levels_of_the_training_texts(inp
         inputs.write_metrics(name, {key: (value, 0.02) for key, value in figures.items()}, series)
     curve = regime_section(load_run(inputs.params, inputs.root)).curve["wide"]
     assert "var(--c0)" in curve and "var(--c3)" in curve and "stroke-dasharray" in curve
+    opening, rest = levels_of(curve)
+    assert rest < opening  # 5 % is above 0 %; y grows downwards
     assert 'fill="var(--c0)" opacity="0.13"' not in curve  # bands of the compared arms alone
 
 

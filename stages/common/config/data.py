@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -15,9 +15,15 @@ def _ascending(sizes: list[float]) -> list[float]:
     return sizes
 
 
-Sizes = Annotated[
-    list[Annotated[float, Field(gt=0.0, le=0.36)]], Field(min_length=2, max_length=2), AfterValidator(_ascending)
-]
+def _sizes(largest: float) -> Any:
+    """The type of a pair of sizes, fractions of the picture's side."""
+    return Annotated[
+        list[Annotated[float, Field(gt=0.0, le=largest)]], Field(min_length=2, max_length=2), AfterValidator(_ascending)
+    ]
+
+
+NearSizes = _sizes(0.36)
+FarSizes = _sizes(0.3)  # three in a row fit into the picture
 
 
 class DataParams(Section):
@@ -36,8 +42,8 @@ class DataParams(Section):
     zipf_exponent: Weight
     near_weights: Odds = Field(min_length=1, max_length=4)
     far_weights: Odds = Field(min_length=1, max_length=5)
-    near_sizes: Sizes
-    far_sizes: Sizes
+    near_sizes: NearSizes
+    far_sizes: FarSizes
     count_weights: Odds = Field(min_length=3, max_length=3)
     relation_probability: Share
     home_weight: Rate

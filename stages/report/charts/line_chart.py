@@ -54,10 +54,10 @@ def line_chart(
     y = {"type": "quantitative", "scale": {"zero": False, "nice": True}, "axis": {"tickCount": 5, "title": None}}
     value = {"x": x, "y": {**y, "field": "value"}, "color": colour}
     width, height = size
-    edges = [*(at - 0.5 for at, _ in steps[1:]), last + 0.3]
+    edges = [*(at - 0.5 for at, _ in steps[1:]), last + 0.3][: len(steps)]
     levels = [
         {"at": at, "value": scale * value}
-        for (start, value), end in zip(steps, edges, strict=bool(steps))
+        for (start, value), end in zip(steps, edges, strict=True)
         for at in (max(start - 0.5, 0.7), end)
         if start <= last
     ]
