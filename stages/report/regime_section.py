@@ -73,10 +73,10 @@ def regime_section(run: Run) -> RegimeSection | None:
     judged = judge(run)
     if not judged:
         return None
-    holding = sum(each.relation == "higher" for each in judged)
+    measured = [each.relation for each in judged if each.relation != "undefined"]
     return RegimeSection(
         verdict_sentence(run),
-        f"{holding} of {len(judged)} conditions hold.",
+        f"{measured.count('higher')} of {len(measured)} measured conditions hold.",
         {size: Markup(_curve(run, *pixels)) for size, pixels in _CURVE_SIZES.items()},
         _present(_opening_card(run, ""), _opening_card(run, FAR_FIRST_PREFIX)),
         _present(*_distance_cards(run)),
@@ -171,8 +171,8 @@ def _distance_cards(run: Run) -> list[DotCard | None]:
         "hallucinated": "Of the first mentions of kinds, in clauses without (near) and with (far) a word such as 远处, "
         "in the distance.",
         "misnamed": "Of the same mentions: position or colour fit another thing of the same class.",
-        "two_alternative": "How often the word for a thing has a lower loss with its own picture than with another one "
-        "of the same background.",
+        "two_alternative": "How often the words for a thing have a lower loss with its own picture than with another "
+        "one of the same background.",
     }
     return [
         dot_card(

@@ -58,6 +58,12 @@ def test_words_count_when_they_are_new() -> None:
     assert min(start for start, _, name in world_spans(text) if name == "colour") == 0
 
 
+def test_the_measure_word_of_a_new_kind_counts_as_well() -> None:
+    text = "左侧是一棵绿色的大树，还有两只狗。树和一只狗。"
+    found = [text[start:end] for start, end, name in world_spans(text) if name == "object"]
+    assert sorted(found) == sorted(["棵", "大树", "只", "狗"])
+
+
 def test_words_of_the_lexicon_count_when_they_are_new() -> None:
     text = "红色的狗和小狗，红色的猫"
     lexicon = load_lexicon(ROOT / "data/eval/lexicon.yaml")
@@ -119,6 +125,17 @@ def test_a_text_without_another_picture_adds_nothing_to_the_swap_gap() -> None:
 )
 def test_two_alternative_choices(nats: list[float], expected: float) -> None:
     assert choice([1.0] * 11, nats, scene("dog", "cat"), scene("car")).value == pytest.approx(expected)
+
+
+def test_the_picture_can_show_in_the_measure_word_alone() -> None:
+    pieces = ("一", "只", "红色", "的", "小狗", "")
+    ends = np.cumsum([len(piece) for piece in pieces]).astype(np.int32)
+    starts = ends - [len(piece) for piece in pieces]
+    own, other = np.array([1, 1, 9, 1, 1, 1], np.float32), np.array([1, 3, 1, 1, 0.5, 1], np.float32)
+    text = TextLosses("a", "caption", "".join(pieces), starts, ends, own, other, own, "b")
+    assert two_alternative_counts(text, scene("dog"), scene("car"))["right"] == 1
+    counts = loss_counts(text, world_spans)
+    assert (counts["swap_object_targets"], counts["swap_object_nats"]) == (2, 1.5)
 
 
 @given(st.lists(st.floats(0, 20, width=32), min_size=22, max_size=22))

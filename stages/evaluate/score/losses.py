@@ -14,7 +14,7 @@ from stages.common.world.scene import Scene
 from stages.evaluate.files import TextLosses
 from stages.evaluate.score.bootstrap import Metric, Sums, divide, ratio
 from stages.evaluate.score.lexicon import Lexicon
-from stages.evaluate.score.mentions import Mention, colour_spans, find_mentions
+from stages.evaluate.score.mentions import Mention, colour_spans, find_mentions, naming_spans
 
 TOKEN_CLASSES = ("object", "colour", "rest")
 
@@ -22,12 +22,13 @@ Span = tuple[int, int, str]  # characters start:end of a text, and their class
 
 
 def world_spans(text: str) -> Iterator[Span]:
-    """The words that name a kind of object, or a colour, for the first time in a text of the built-in world.
+    """The words that name a kind of object (see naming_spans), or a colour, for the first time in a text of the
+    built-in world.
 
     A text can repeat its own words without a look at the picture. With repetitions counted, a checkpoint that learns
     to be consistent with its own text would seem to depend less on the picture.
     """
-    yield from ((mention.start, mention.end, "object") for mention in _first_mentions(text))
+    yield from ((*span, "object") for mention in _first_mentions(text) for span in naming_spans(text, mention))
     yield from _first_colours(text, colour_spans(text))
 
 
@@ -94,14 +95,16 @@ def two_alternative_counts(losses: TextLosses, own: Scene, other: Scene) -> dict
     """What a text adds to the sums of ALTERNATIVE_METRICS, over all kinds and over those of near and far things.
 
     Of each kind of object that is in the own scene and not in the other one, the first mention is counted: whether
-    the own picture gives it the lower loss, summed over the tokens of the word. Of equal losses, a half.
+    the own picture gives it the lower loss, summed over the tokens of its noun and measure word. Of equal losses, a
+    half.
     """
     counts: dict[str, float] = {}
     distance = {group.kind: "near" if group.near else "far" for group in own.groups}
     for mention in _first_mentions(losses.text):
         if mention.negated or mention.kind not in own.kinds - other.kinds:
             continue
-        covers = (losses.starts < mention.end) & (losses.ends > mention.start)
+        spans = naming_spans(losses.text, mention)
+        covers = np.any([(losses.starts < end) & (losses.ends > start) for start, end in spans], axis=0)
         if covers.any():
             own_nats, other_nats = (float(nats[covers].sum(dtype=float)) for nats in (losses.own, losses.other))
             right = 0.5 * ((own_nats < other_nats) + (own_nats <= other_nats))

@@ -231,7 +231,7 @@ PICTURE_METRICS = (
         "Two-alternative accuracy",
         "higher",
         "Of the first mentions of kinds that are in the own picture and not in another one of the same background, the "
-        "share that has the lower loss with the own picture; chance is 50 %.",
+        "share whose noun and measure word have the lower loss with the own picture; chance is 50 %.",
         target=0.5,
     ),
     *(
