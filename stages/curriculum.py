@@ -1,7 +1,7 @@
 """Stage curriculum: selects the texts of each phase's samples.
 
-in: data/prepared, data/tokenizer; params seed, sft.{max_len, fit, question_share, phases}, and those that decide how
-many tokens a picture takes.
+in: data/prepared, data/tokenizer; params seed, sft.{max_len, fit, question_share, questions, phases}, and those that
+decide how many tokens a picture takes.
 out: data/sft/<phase>/{samples.parquet, validation.parquet, summary.json}; a folder per phase, so that DVC skips phases
 with unchanged data
 """
@@ -28,7 +28,6 @@ from stages.common.data.chat import IMAGE, Encoder, load_tokenizer, with_image
 from stages.common.data.samples import VALIDATION_ROWS, Sample, Samples, count_targets, cut
 from stages.common.data.shards import picture_starts, read_rows
 
-_QUESTIONS_PER_SAMPLE = 4
 _DESCRIPTIONS = ("description", "far_first")  # tasks whose answers describe the whole picture
 
 Row = dict[str, Any]
@@ -140,7 +139,7 @@ def file_dialogues(rows: Callable[[], Iterable[Row]], passes: int | None) -> Ite
 
 
 def scene_dialogues(
-    rows: Sequence[Row], passes: int | None, question_share: float, seed: int
+    rows: Sequence[Row], passes: int | None, question_share: float, questions: int, seed: int
 ) -> Iterator[tuple[int, list[Row]]]:
     """(scene number, texts): a random description or some questions of each scene, other ones in every pass.
 
@@ -154,8 +153,8 @@ def scene_dialogues(
             rng = random.Random(f"{seed}/curriculum/{number_of_pass}/{number}")
             texts = rows[number]["texts"]
             if rng.random() < question_share:
-                questions = [t for t in texts if t["task"] not in _DESCRIPTIONS]  # a caption answers a question, too
-                yield number, rng.sample(questions, min(_QUESTIONS_PER_SAMPLE, len(questions)))
+                asked = [t for t in texts if t["task"] not in _DESCRIPTIONS]  # a caption answers a question, too
+                yield number, rng.sample(asked, min(questions, len(asked)))
             else:
                 yield number, [rng.choice([t for t in texts if t["task"] in _DESCRIPTIONS])]
 
@@ -188,7 +187,8 @@ def main() -> None:
     def dialogues_of(split: str, limit: int | None) -> Callable[..., Iterator[tuple[int, list[Row]]]]:
         rows = partial(read_rows, split, ["texts"], limit)
         if params.data.source == "world":
-            return partial(scene_dialogues, list(rows()), question_share=sft.question_share, seed=params.seed)
+            shares = {"question_share": sft.question_share, "questions": sft.questions}
+            return partial(scene_dialogues, list(rows()), **shares, seed=params.seed)
         return partial(file_dialogues, rows)
 
     dialogues, starts = dialogues_of("train", None), picture_starts("train")

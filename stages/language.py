@@ -51,10 +51,6 @@ from stages.common.world.scene import Scene
 from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, COUNT_WORDS, FAR_WORDS, KINDS, POSITION_WORDS
 
 _DESCRIPTIONS = ("description", "far_first")  # tasks
-_QUESTIONS = 10  # a sample
-_QUESTIONS_EVERY = 2  # one of this many scenes has questions
-# One of this many scenes has a complete description: with these numbers, no grounding takes more tokens than slots.
-_DESCRIPTIONS_EVERY = {"blind": 2, "context": 3, "slots": 4}
 _TEXTS_STEP = 64  # numbers of patch texts are padded to a multiple of this: few shapes, few kernels
 _MIN_COVERAGE = 0.3  # share of a patch that an object must cover for the patch to show it, or the most it covers
 
@@ -147,25 +143,22 @@ class PatchTextCollate(PackCollate):
 
 
 def scene_dialogues(
-    texts: Sequence[dict[str, Any]], grounding: str, groups: int, number: int, rng: random.Random
+    texts: Sequence[dict[str, Any]], groups: int, params: LanguageParams, rng: random.Random
 ) -> list[list[tuple[str, list[str]]]]:
-    """Dialogues of (question, answer sentences) of scene ``number``, with ``groups``: for every scene a caption or,
-    in slots, the beginning of a description; for some, questions, or a complete description.
+    """Dialogues of (question, answer sentences) of a scene with ``groups``, the same for every grounding: the beginning
+    of a description; of a share of the scenes also questions, or a complete description.
 
-    In slots, beginnings practise naming what a patch shows, questions practise finding the patches of an object.
+    Beginnings practise naming what a patch shows, questions practise finding the patches of an object.
     """
     described = [text for text in texts if text["task"] in _DESCRIPTIONS]
     asked = [text for text in texts if text["task"] not in _DESCRIPTIONS]
     first, complete = rng.sample(described, 2)
-    if grounding == "slots":
-        dialogues = [[(first["question"], first["answer"][:groups])]]
-    else:
-        caption = rng.choice([text for text in asked if text["task"] == "caption"])
-        dialogues = [[(caption["question"], caption["answer"])]]
-    if number % _QUESTIONS_EVERY == 0:
-        chosen = rng.sample(asked, min(_QUESTIONS, len(asked)))
+    dialogues = [[(first["question"], first["answer"][:groups])]]
+    draw = rng.random()
+    if draw < params.question_share:
+        chosen = rng.sample(asked, min(params.questions, len(asked)))
         dialogues.append([(text["question"], text["answer"]) for text in chosen])
-    if number % _DESCRIPTIONS_EVERY[grounding] == 1:
+    elif draw < params.question_share + params.description_share:
         dialogues.append([(complete["question"], complete["answer"])])
     return dialogues
 
@@ -177,10 +170,10 @@ def text_samples(
     samples: list[Sample] = []
     patches = []
     for number, row in enumerate(read_rows("train", ["scene", "texts"], params.scenes)):
-        rng = random.Random(f"{seed}/language/{number}")
+        rng = random.Random(f"{seed}/grounding/{number}")
         scene = Scene.from_json(row["scene"])
         slots = params.grounding == "slots"
-        for turns in scene_dialogues(row["texts"], params.grounding, len(scene.groups), number, rng):
+        for turns in scene_dialogues(row["texts"], len(scene.groups), params, random.Random(f"{seed}/texts/{number}")):
             (question, answer), *others = turns
             if slots:
                 question = with_image(question)

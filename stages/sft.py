@@ -57,7 +57,7 @@ def main() -> None:
         params,
         [
             params.seed,
-            loop.model_dump(exclude={"phases", "max_len", "fit", "question_share"}),
+            loop.model_dump(exclude={"phases", "max_len", "fit", "question_share", "questions"}),
             PHASES / phase,
             checkpoint_path(after),
             FEATURES if params.encode.cache else SHARDS,

@@ -99,7 +99,7 @@ def samples(limit: int, budget: int | None = 800, rows: list[dict] = ROWS, fit: 
     if rows[0]["texts"][0]["task"] == "turn":
         dialogues = file_dialogues(lambda: rows, passes)
     else:
-        dialogues = scene_dialogues(rows, passes, PARAMS.sft.question_share, 1)
+        dialogues = scene_dialogues(rows, passes, PARAMS.sft.question_share, PARAMS.sft.questions, 1)
     return phase_samples(dialogues, range(len(rows) + 1), Fit(fit, limit, 4), budget, ENCODER)
 
 
@@ -211,7 +211,10 @@ def test_both_kinds_of_description_are_shown_and_neither_is_a_question() -> None
         {"texts": [*r["texts"], {"task": "far_first", "question": "请由远及近地描述。", "answer": ["远处有树。"]}]}
         for r in ROWS
     ]
-    tasks = [[text["task"] for text in texts] for _, texts in scene_dialogues(rows, 20, PARAMS.sft.question_share, 1)]
+    tasks = [
+        [text["task"] for text in texts]
+        for _, texts in scene_dialogues(rows, 20, PARAMS.sft.question_share, PARAMS.sft.questions, 1)
+    ]
     counts = Counter(names[0] for names in tasks if len(names) == 1)
     assert set(counts) == {"description", "far_first"} and 0.8 < counts["description"] / counts["far_first"] < 1.25
     assert {name for names in tasks if len(names) > 1 for name in names} == {"caption", "random", "popular", "colour"}

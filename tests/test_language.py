@@ -18,7 +18,7 @@ from model.vlm.modeling import use_target_positions
 from stages.common.config.language import LanguageParams
 from stages.common.config.params import Params, load_params
 from stages.common.core.paths import SHARDS
-from stages.common.data.chat import IMAGE, Encoder, with_image
+from stages.common.data.chat import IGNORED, IMAGE, Encoder, with_image
 from stages.common.data.packing import PackCollate, SampleDataset
 from stages.common.data.shards import read_rows
 from stages.common.world.regions import box_weights
@@ -224,6 +224,16 @@ def test_samples_hold_what_the_grounding_says(small_world: tuple[Params, Encoder
     assert [listed in ids for _, ids, _ in samples] == [grounding == "context"] * len(samples)
     assert text_samples(language, GRID, encoder, 1, tuple(KINDS)) == (samples, patches)
     assert text_samples(language, GRID, encoder, 2, tuple(KINDS)) != (samples, patches)
+
+
+def test_texts_are_the_same_for_every_grounding(small_world: tuple[Params, Encoder]) -> None:
+    params, encoder = small_world
+    answers = []
+    for grounding in ("blind", "context", "slots"):
+        language = params.language.model_copy(update={"grounding": grounding, "scenes": 40})
+        samples, _ = text_samples(language, GRID, encoder, 1, tuple(KINDS))
+        answers.append([[label for label in labels if label != IGNORED] for _, _, labels in samples])
+    assert answers[0] == answers[1] == answers[2]
 
 
 def held_out_loss(language: LanguageParams, encoder: Encoder) -> float:

@@ -41,7 +41,7 @@ def scenes(params: Params) -> list[Scene]:
 
 
 def texts_of_scene(scene: Scene) -> list[Text]:
-    return texts_of(scene, Prior(150, 0.7, 0.0), random.Random(0))
+    return texts_of(scene, Prior(150, 0.7, 0.0, 0.2), random.Random(0))
 
 
 @pytest.fixture(scope="module")

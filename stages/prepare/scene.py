@@ -23,7 +23,6 @@ from stages.prepare.kind_pool import KindPool, kinds_on
 
 SPLITS = ("train", "validation", "test")
 _SHARE_OF_HASHES = {"train": (0, 80), "validation": (80, 90), "test": (90, 100)}
-_MAX_NEAR, _MAX_FAR = 5, 8  # objects in a scene
 _BACKGROUNDS = tuple(BACKGROUNDS)
 _NEAR_ROWS = {"sky": (0, 1), "ground": (1, 2), "water": (1, 2), "table": (1, 2)}  # of the 3 x 3 grid
 # Of the picture's height: where the lower edges of far objects are.
@@ -115,7 +114,7 @@ def _draw_near(
     for kind in kinds:
         if kind in placed:
             continue
-        budget = _MAX_NEAR - sum(map(len, placed.values())) - (len(kinds) - len(placed) - 1)
+        budget = params.max_near - sum(map(len, placed.values())) - (len(kinds) - len(placed) - 1)
         count = rng.choices((1, 2, 3), params.count_weights)[0] if budget >= 3 else 1
         cells = _row_of_cells(KINDS[kind].place, count, free, rng)
         if cells is None:
@@ -137,7 +136,7 @@ def _draw_far(params: DataParams, kinds: list[str], taken: list[Box], rng: rando
     taken = list(taken)
     sides = _sides(kinds, params.far_sizes, rng)
     groups: list[Group] = []
-    budget = _MAX_FAR
+    budget = params.max_far
     for number, kind in enumerate(kinds):
         available = budget - (len(kinds) - number - 1)
         count = min(rng.choices((1, 2, 3), params.count_weights)[0], available)

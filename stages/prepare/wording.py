@@ -38,7 +38,6 @@ CAPTION_PROMPTS = ("用一句话描述这张图片。", "这张图片里有什�
 DESCRIPTION_PROMPTS = ("请详细描述这张图片。", "仔细讲讲图里的内容。", "请把画面完整地描述出来。")
 FAR_FIRST_PROMPTS = ("请由远及近地描述这张图片。", "先说远处，再说近处，详细讲讲图里的内容。")
 _CAPTION_GROUPS = 3
-_POPULAR = 0.2  # share of the kinds, the most frequent, that "popular" questions ask about
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,14 @@ _CLAIMS: dict[str, Callable[[Group], str]] = {
 class Prior(NamedTuple):
     """How often kinds occur, with which texts name things that are not in the picture.
 
-    ``kinds`` and ``exponent``: data.kinds and data.zipf_exponent; ``unsupported``: data.unsupported, or 0.
+    ``kinds`` and ``exponent``: data.kinds and data.zipf_exponent; ``unsupported``: data.unsupported, or 0; ``popular``:
+    data.popular_share, the share of the kinds that "popular" questions ask about.
     """
 
     kinds: int
     exponent: float
     unsupported: float
+    popular: float
 
 
 class _Sentence(NamedTuple):
@@ -319,7 +320,7 @@ def yes_no_questions(scene: Scene, prior: Prior, rng: random.Random) -> list[Tex
     the positions, and 90 % after 54,000 answers with the position.
     """
     texts = []
-    by_task = _candidates(scene.background, prior.kinds)
+    by_task = _candidates(scene.background, prior.kinds, round(prior.popular * prior.kinds))
     everything = by_task["random"]
     for task, candidates in by_task.items():
         group = rng.choice(scene.groups)
@@ -342,13 +343,13 @@ def yes_no_questions(scene: Scene, prior: Prior, rng: random.Random) -> list[Tex
 
 
 @lru_cache(maxsize=64)
-def _candidates(background: str, number: int) -> dict[Task, tuple[str, ...]]:
-    """Kinds to ask about, if absent: any of the first ``number``; the most frequent ones; those that are more likely on
+def _candidates(background: str, number: int, popular: int) -> dict[Task, tuple[str, ...]]:
+    """Kinds to ask about, if absent: any of the first ``number``; the first ``popular``; those that are more likely on
     this background."""
     kinds = tuple(KINDS)[:number]
     return {
         "random": kinds,
-        "popular": kinds[: round(_POPULAR * len(kinds))],
+        "popular": kinds[:popular],
         "adversarial": tuple(kind for kind in kinds if background in KINDS[kind].homes),
     }
 

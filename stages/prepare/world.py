@@ -90,7 +90,7 @@ def _row(scene: Scene, split: str, data: DataParams, seed: int) -> dict[str, Any
     picture = compose(scene, data.image_size, random.Random(f"{seed}/{scene.id}/picture"))
     # Test and validation texts are true.
     unsupported = data.unsupported if split == "train" else 0.0
-    prior = Prior(data.kinds, data.zipf_exponent, unsupported)
+    prior = Prior(data.kinds, data.zipf_exponent, unsupported, data.popular_share)
     texts = texts_of(scene, prior, random.Random(f"{seed}/{scene.id}/texts"))
     return {
         "id": scene.id,

@@ -171,7 +171,7 @@ def test_reference_texts_are_read_correctly() -> None:
     for index in range(100):
         scene = sample_scene(data, 1, "test", index)
         coloured = {group.kind for group in scene.groups if group.colour is not None}
-        for text in texts_of(scene, Prior(data.kinds, data.zipf_exponent, 0.0), random.Random(index)):
+        for text in texts_of(scene, Prior(data.kinds, data.zipf_exponent, 0.0, 0.2), random.Random(index)):
             answer = "".join(text.answer)
             score = score_text(answer, scene)
             assert score.named <= scene.kinds, answer

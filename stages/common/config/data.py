@@ -42,10 +42,13 @@ class DataParams(Section):
     zipf_exponent: Weight
     near_weights: Odds = Field(min_length=1, max_length=4)
     far_weights: Odds = Field(min_length=1, max_length=5)
+    max_near: Annotated[int, Field(ge=4)]
+    max_far: Annotated[int, Field(ge=4)]
     near_sizes: NearSizes
     far_sizes: FarSizes
     count_weights: Odds = Field(min_length=3, max_length=3)
     relation_probability: Share
     home_weight: Rate
     unsupported: Share
+    popular_share: Annotated[float, Field(gt=0.0, le=1.0)]
     held_out_colours: Annotated[int, Field(ge=0, le=4)]

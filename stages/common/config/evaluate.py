@@ -11,6 +11,8 @@ from stages.common.config.base import Positive, Section
 
 class EvaluateParams(Section):
     scenes: Positive
+    far_first_scenes: Positive
+    reference_scenes: Positive
     max_new_tokens: Positive
     batch_size: Positive
     bootstrap_samples: Positive

@@ -21,6 +21,9 @@ class LanguageParams(LoopParams):
     rope_theta: Rate
     rms_norm_eps: Rate
     scenes: Positive
+    questions: Positive
+    question_share: Share
+    description_share: Share
     grounding: Literal["blind", "context", "slots"]
     patch_noise: Share
     noise: Weight
@@ -28,11 +31,13 @@ class LanguageParams(LoopParams):
     batch_tokens: Positive
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> LanguageParams:
+    def _consistent(self) -> LanguageParams:
         if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 "num_attention_heads must divide hidden_size, and num_key_value_heads must divide num_attention_heads"
             )
+        if self.question_share + self.description_share > 1:
+            raise ValueError("question_share + description_share must be at most 1: a scene has one of the two")
         if self.hidden_size // self.num_attention_heads % 2:
             raise ValueError("hidden_size / num_attention_heads must be even: rotary position encoding rotates pairs")
         return self

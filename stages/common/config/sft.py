@@ -26,6 +26,7 @@ class SftParams(PhaseRules, TokenLoopParams):
     max_len: Positive
     fit: Literal["sentence", "filter", "cut"]
     question_share: Share
+    questions: Positive
     phases: dict[Name, PhaseParams]
 
     @model_validator(mode="after")

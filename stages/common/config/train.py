@@ -17,3 +17,4 @@ class TrainParams(Section):
     compile: Literal["auto", "always", "never"]
     save_steps: Positive
     logging_steps: Positive
+    validation_samples: Positive

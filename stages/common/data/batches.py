@@ -78,12 +78,10 @@ def plan_batches(
     return BatchPlan(batches, starts)
 
 
-def plan_validation(lengths: Sequence[int], budget: int | None, size: int | None, tokens: int, seed: int) -> BatchPlan:
-    """One pass over random samples that hold at most ``tokens`` tokens together, over one at least; else as
-    ``plan_batches``."""
+def plan_validation(lengths: Sequence[int], budget: int | None, size: int | None, samples: int, seed: int) -> BatchPlan:
+    """One pass over ``samples`` random ones, or all there are; else as ``plan_batches``."""
     sizes = np.asarray(lengths)
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    kept = order[: max(1, int((sizes[order].cumsum() <= tokens).sum()))]
+    kept = np.random.default_rng(seed).permutation(len(sizes))[:samples]
     plan = plan_batches(sizes[kept], budget, size, 1, True, seed)
     return BatchPlan([kept[batch].tolist() for batch in plan.batches], plan.epoch_starts)
 

@@ -37,9 +37,6 @@ from stages.common.training.resumption import fingerprint_of, last_state, resume
 from stages.common.training.trainer import PlannedTrainer, TargetCounts
 
 _ROOT = Path(__file__).parents[3]
-# Tokens of all validation passes, as a share of those of training. Without gradients a token takes a third to a half of
-# the time.
-_VALIDATION_SHARE = 0.05
 
 Collate = Callable[[list[Any]], dict[str, Any]]
 
@@ -70,8 +67,8 @@ def train(
     ``save_epoch(folder, weights, provenance)`` writes a folder after every epoch but the last;
     ``save(epochs, weights, provenance)`` is given these folders, in order. ``weights`` None: those of ``model``.
 
-    The loss on ``validation``, if it has samples, is logged before the first epoch and after each: on as many random
-    samples of it as take little time, the same ones every time.
+    The loss on ``train.validation_samples`` random samples of ``validation``, if it has any, is logged before the first
+    epoch and after each.
 
     After an interruption, also one during ``save``, a call with the same ``inputs`` (params, files and folders that
     the result depends on), code, number format and number of processes resumes from the last saved state, and ends
@@ -138,9 +135,8 @@ def train(
         callbacks = [log, RunLog(run, log), stop, keeper]
         eval_plan = None
         if validation:
-            most = int(_VALIDATION_SHARE * tokens / (loop.epochs + 1))
             sizes = getattr(loop, "batch_tokens", None), getattr(loop, "batch_size", None)
-            eval_plan = plan_validation(validation.lengths, *sizes, most, params.seed)
+            eval_plan = plan_validation(validation.lengths, *sizes, params.train.validation_samples, params.seed)
             callbacks.append(EpochValidation(plan))
             arguments.eval_on_start = done == 0
         trainer = PlannedTrainer(

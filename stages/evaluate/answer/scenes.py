@@ -39,8 +39,8 @@ def answer_scenes(answerer: Answerer, params: Params, folder: Path, label: str, 
     for task in TEXT_TASKS:
         answers += _text_answers(answerer, rows, split, task, params, label)
         answers += _text_answers(answerer, fixed, "fixed", task, params, label)
-    # A third of the scenes: long answers take most of this stage's time. No losses, for the same reason.
-    answers += _text_answers(answerer, rows[: params.evaluate.scenes // 3], split, FAR_FIRST, params, label)
+    # No losses: they are of a description in the usual order.
+    answers += _text_answers(answerer, rows[: params.evaluate.far_first_scenes], split, FAR_FIRST, params, label)
     write_answers(folder, [*answers, *_yes_no_answers(answerer, rows, split, params, label)])
     write_losses(folder, scene_losses(answerer, rows, split, params, label))
     if split == "test":

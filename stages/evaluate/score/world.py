@@ -58,7 +58,6 @@ from stages.evaluate.score.texts import TEXT_METRICS, TextScore, mention_rows, s
 PREFIXES = {"description": "", "caption": "caption_", FAR_FIRST: "far_first_"}
 # Captions state next to nothing about these.
 _NOT_IN_CAPTIONS = {"colour_accuracy_held_out", "position_accuracy", "relation_accuracy"}
-_REFERENCE_SCENES = 1000  # train scenes whose descriptions the answers are compared with
 
 
 class Truth(NamedTuple):
@@ -168,14 +167,14 @@ def reference_estimates(params: Params, sentences: int) -> dict[str, Estimate]:
     They are cut after ``sentences`` sentences: whole descriptions are longer than the texts of any phase, and CHAIR-i
     depends on length.
     """
-    rows = list(read_rows("train", ["id", "texts"], _REFERENCE_SCENES))
+    settings = params.evaluate
+    rows = list(read_rows("train", ["id", "texts"], settings.reference_scenes))
     counted = [
         (row["id"], reference_counts(text["claims"][:sentences]))
         for row in rows
         for text in row["texts"]
         if text["task"] == TEXT_TASKS[0]
     ]
-    settings = params.evaluate
     # Another seed than that of the answers' resamples, from which these are independent.
     bootstrap = Bootstrap(len(rows), settings.bootstrap_samples, settings.confidence, params.seed + 1)
     return bootstrap.of_sums(sum_by_scene(counted, [row["id"] for row in rows]), REFERENCE_METRICS)
