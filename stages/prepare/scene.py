@@ -156,12 +156,10 @@ def _free_row(place: str, count: int, side: float, taken: list[Box], rng: random
     step = side + _GAP
     for _ in range(_MAX_PLACES):
         x, bottom = rng.uniform(0, 1 - count * step), rng.uniform(max(low, side), high)
-        boxes = [
-            (round(x + k * step, 4), round(bottom - side, 4), round(x + k * step + side, 4), round(bottom, 4))
-            for k in range(count)
-        ]
-        if not any(_overlap(box, other) for box in boxes for other in taken):
-            return boxes
+        row = x, bottom - side, x + count * step - _GAP, bottom
+        if not any(_overlap(row, other) for other in taken):
+            lefts = [x + k * step for k in range(count)]
+            return [(round(left, 4), round(row[1], 4), round(left + side, 4), round(bottom, 4)) for left in lefts]
     return None
 
 
