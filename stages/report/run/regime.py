@@ -46,8 +46,9 @@ CONDITIONS = (
     ),
     Condition(
         "looks",
-        "It tells the picture from another one of the same background: two-alternative accuracy above 80 %",
-        ("direct", "two_alternative"),
+        "Naming near things, it tells the picture from another one of the same background: two-alternative accuracy "
+        "above 80 %",
+        ("direct", "two_alternative_near"),
         0.8,
     ),
     Condition("near", "It names more than 60 % of the near things", ("direct", "recall_near"), 0.6),
