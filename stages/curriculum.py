@@ -187,8 +187,8 @@ def main() -> None:
     def dialogues_of(split: str, limit: int | None) -> Callable[..., Iterator[tuple[int, list[Row]]]]:
         rows = partial(read_rows, split, ["texts"], limit)
         if params.data.source == "world":
-            shares = {"question_share": sft.question_share, "questions": sft.questions}
-            return partial(scene_dialogues, list(rows()), **shares, seed=params.seed)
+            asked = {"question_share": sft.question_share, "questions": sft.questions}
+            return partial(scene_dialogues, list(rows()), **asked, seed=params.seed)
         return partial(file_dialogues, rows)
 
     dialogues, starts = dialogues_of("train", None), picture_starts("train")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from stages.language import (
     language_loss,
     patch_texts,
     scene_context,
+    scene_dialogues,
     text_samples,
     yes_no_ids,
     yes_no_positions,
@@ -226,6 +228,20 @@ def test_samples_hold_what_the_grounding_says(small_world: tuple[Params, Encoder
     assert text_samples(language, GRID, encoder, 2, tuple(KINDS)) != (samples, patches)
 
 
+def test_scenes_have_questions_or_a_complete_description_as_often_as_the_shares_say(
+    small_world: tuple[Params, Encoder],
+) -> None:
+    params, _ = small_world
+    language = params.language.model_copy(update={"questions": 3, "question_share": 0.2, "description_share": 0.7})
+    found = Counter()
+    for number, row in enumerate(read_rows("train", ["texts"], 400)):
+        dialogues = scene_dialogues(row["texts"], 2, language, random.Random(number))
+        assert len(dialogues[0][0][1]) == 2 and len(dialogues) in (1, 2)
+        for more in dialogues[1:]:
+            found[len(more)] += 1
+    assert set(found) == {1, 3} and 50 < found[3] < 110 and 240 < found[1] < 320
+
+
 def test_texts_are_the_same_for_every_grounding(small_world: tuple[Params, Encoder]) -> None:
     params, encoder = small_world
     answers = []
@@ -236,11 +252,14 @@ def test_texts_are_the_same_for_every_grounding(small_world: tuple[Params, Encod
     assert answers[0] == answers[1] == answers[2]
 
 
-def held_out_loss(language: LanguageParams, encoder: Encoder) -> float:
-    """Loss of the captions of 60 scenes after training on those of the others."""
-    samples, _ = text_samples(language, GRID, encoder, 1, tuple(KINDS))
-    captions = [sample for sample in samples if len(sample[1]) < 80]
-    dataset = SampleDataset(captions, None, GRID * GRID, encoder.token_id(IMAGE))
+def held_out_loss(language: LanguageParams, encoder: Encoder, told: bool) -> float:
+    """Loss of the captions of 60 scenes after training on those of the others; ``told``: behind the scene's context."""
+    samples = []
+    for number, row in enumerate(read_rows("train", ["scene", "texts"], 1000)):
+        caption = next(text for text in row["texts"] if text["task"] == "caption")
+        context = scene_context(Scene.from_json(row["scene"]), random.Random(number)) if told else ""
+        samples.append(([], *encoder.dialogue([(context + caption["question"], caption["answer"])])))
+    dataset = SampleDataset(samples, None, GRID * GRID, encoder.token_id(IMAGE))
     collate = PackCollate(0, None)
     torch.manual_seed(0)
     model = build_language_model(language, 1000, encoder)
@@ -256,7 +275,7 @@ def held_out_loss(language: LanguageParams, encoder: Encoder) -> float:
     rng = random.Random(0)
     for _ in range(200):
         optimizer.zero_grad()
-        mean_loss(rng.sample(range(60, len(captions)), 12)).backward()
+        mean_loss(rng.sample(range(60, len(samples)), 12)).backward()
         optimizer.step()
     with torch.no_grad():
         return mean_loss(list(range(60))).item()
@@ -266,9 +285,6 @@ def test_a_decoder_learns_to_use_the_context(small_world: tuple[Params, Encoder]
     """On scenes that it was not trained on, it predicts more than a decoder that is told nothing."""
     params, encoder = small_world
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    language = params.language.model_copy(update=sizes | {"intermediate_size": 128, "scenes": 1000})
-    blind, context = (
-        held_out_loss(language.model_copy(update={"grounding": grounding}), encoder)
-        for grounding in ("blind", "context")
-    )
+    language = params.language.model_copy(update=sizes | {"intermediate_size": 128})
+    blind, context = (held_out_loss(language, encoder, told) for told in (False, True))
     assert context < blind - 0.05

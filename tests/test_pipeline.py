@@ -144,6 +144,10 @@ def test_the_graph_names_every_stage(repository: Repository) -> None:
 def test_evaluation_settings_train_nothing(repository: Repository) -> None:
     repository.set({"evaluate.scenes": "5"})
     assert repository.changed_stages() == {*ANSWERS, "report"}
+    repository.set({"evaluate.scenes": "8", "evaluate.far_first_scenes": "3"})
+    assert repository.changed_stages() == {*ANSWERS, "report"}
+    repository.set({"evaluate.far_first_scenes": "4", "evaluate.reference_scenes": "50"})
+    assert repository.changed_stages() == {*SCORES, "report"}
 
 
 def test_the_projector_leaves_what_comes_before_it_alone(repository: Repository) -> None:

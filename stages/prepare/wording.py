@@ -18,6 +18,7 @@ from functools import lru_cache
 from itertools import combinations, permutations
 from typing import Literal, NamedTuple
 
+from stages.common.config.data import DataParams
 from stages.common.world.scene import Group, Scene
 from stages.common.world.vocabulary import (
     BACKGROUNDS,
@@ -72,6 +73,10 @@ class Prior(NamedTuple):
     exponent: float
     unsupported: float
     popular: float
+
+    @classmethod
+    def of(cls, data: DataParams, unsupported: float) -> Prior:
+        return cls(data.kinds, data.zipf_exponent, unsupported, data.popular_share)
 
 
 class _Sentence(NamedTuple):
@@ -320,7 +325,7 @@ def yes_no_questions(scene: Scene, prior: Prior, rng: random.Random) -> list[Tex
     the positions, and 90 % after 54,000 answers with the position.
     """
     texts = []
-    by_task = _candidates(scene.background, prior.kinds, round(prior.popular * prior.kinds))
+    by_task = _candidates(scene.background, prior.kinds, max(1, round(prior.popular * prior.kinds)))
     everything = by_task["random"]
     for task, candidates in by_task.items():
         group = rng.choice(scene.groups)

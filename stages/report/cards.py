@@ -14,6 +14,7 @@ from stages.report.run.figures import figure, measured
 from stages.report.run.load_run import Run
 from stages.report.run.metric_specs import BY_KEY, CAPTION_PREFIX, LENGTH, POPE_KINDS, TOKEN_CLASSES, Metric
 from stages.report.run.records import UNDEFINED, Interval
+from stages.report.statements import readable
 
 
 class DotCard(NamedTuple):
@@ -157,7 +158,9 @@ def kinds_note(run: Run) -> str:
         for checkpoint in run.checkpoints.values()
         for point in checkpoint.series.get("frequency", ())
     }
-    return "".join(f"{at.capitalize()}: {', '.join(names)}. " for at, names in kinds.items() if names).strip()
+    return "".join(
+        f"{at.capitalize()}: {', '.join(map(readable, names))}. " for at, names in kinds.items() if names
+    ).strip()
 
 
 def recall_by_sentence_card(run: Run) -> LineCard:

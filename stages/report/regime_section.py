@@ -73,10 +73,10 @@ def regime_section(run: Run) -> RegimeSection | None:
     judged = judge(run)
     if not judged:
         return None
-    measured = [each.relation for each in judged if each.relation != "undefined"]
+    relations = [each.relation for each in judged]
     return RegimeSection(
         verdict_sentence(run),
-        f"{measured.count('higher')} of {len(measured)} measured conditions hold.",
+        _count(relations.count("higher"), relations.count("undefined"), len(relations)),
         {size: Markup(_curve(run, *pixels)) for size, pixels in _CURVE_SIZES.items()},
         _present(_opening_card(run, ""), _opening_card(run, FAR_FIRST_PREFIX)),
         _present(*_distance_cards(run)),
@@ -84,6 +84,11 @@ def regime_section(run: Run) -> RegimeSection | None:
         _cause(run),
         [("Texts of the notes, on eight photographs", _notes_rows()), ("This run, on test scenes", _run_rows(run))],
     )
+
+
+def _count(holding: int, undefined: int, conditions: int) -> str:
+    missing = f"; {undefined} not measured" if undefined else ""
+    return f"{holding} of {conditions} conditions hold{missing}."
 
 
 def _present(*cards: DotCard | None) -> list[DotCard]:
@@ -112,7 +117,8 @@ def verdict_sentence(run: Run) -> str:
     subject = f"plain SFT ({direct_checkpoint(run)})"
     return {
         "has": f"In this run, {subject} has the trouble that the notes describe: it names absent things more often "
-        "than pretraining does, and more often the further a text goes, although it looks at the picture.",
+        "than pretraining does, and more often the further a text goes, although it looks at the picture where it "
+        "names near things.",
         "otherwise": f"In this run, {subject} names absent things more often than pretraining does, and more often the "
         "further a text goes, but not under all conditions of the notes: a comparison of arms here says little about "
         "a cure.",
@@ -172,7 +178,7 @@ def _distance_cards(run: Run) -> list[DotCard | None]:
         "in the distance.",
         "misnamed": "Of the same mentions: position or colour fit another thing of the same class.",
         "two_alternative": "How often the words for a thing have a lower loss with its own picture than with another "
-        "one of the same background.",
+        "one of the same background. Near things are introduced with a measure word, which counts, far ones without.",
     }
     return [
         dot_card(

@@ -14,7 +14,7 @@ from stages.common.world.scene import Scene
 from stages.common.world.vocabulary import BACKGROUNDS, COLOUR_WORDS, COLOURS, KINDS
 from stages.report.run.load_run import Picture, Run
 from stages.report.run.records import DESCRIBING_TASKS, Answer, Mention
-from stages.report.statements import unique
+from stages.report.statements import readable, unique
 
 _PHOTOGRAPH = 480  # pixels, longer side
 
@@ -144,7 +144,7 @@ def scene_view(run: Run, picture: Picture) -> SceneView:
     groups = [
         GroupView(
             KINDS[group.kind].words[0],
-            group.kind,
+            readable(group.kind),
             group.count,
             group.colour or "",
             "rgb({} {} {})".format(*COLOURS[group.colour]) if group.colour else "",

@@ -66,3 +66,8 @@ def summarise(rows: Iterable[Row], phrases: Mapping[Relation, str], every: str) 
         return f"{phrases[next(iter(names))]} {every}"
     order: tuple[Relation, ...] = ("higher", "lower", "unclear", "undefined")
     return "; ".join(f"{phrases[key]} {listing(unique(names[key]))}" for key in order if key in names)
+
+
+def readable(kind: str) -> str:
+    """The id of a kind as words: ice_cream as ice cream."""
+    return kind.replace("_", " ")

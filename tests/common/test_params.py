@@ -30,6 +30,7 @@ WRONG = [
         "sft.phases.medium.after: no checkpoint is called 'sft-shrt'",
     ),
     (lambda: change("after: sft-short", "after: sft-long"), "sft.phases.medium.after: the phases form a cycle"),
+    (lambda: change("  description_share: 0.25", "  description_share: 0.6"), "question_share + description_share"),
     (lambda: change("      max_len: 24", "      max_len: -24"), "sft.phases.short.max_len is -24"),
     (
         lambda: change("      max_len: 24", "      max_len: 36").replace("      fit: null", "      fit: cut", 1),

@@ -44,7 +44,7 @@ def write_world(params: Params, sizes: dict[str, int]) -> dict[str, list[dict]]:
     Path("data/prepared").mkdir(parents=True)
     rows = {split: [] for split in sizes}
     for split, size in sizes.items():
-        prior = Prior(params.data.kinds, params.data.zipf_exponent, 0.05 if split == "train" else 0.0, 0.2)
+        prior = Prior.of(params.data, 0.05 if split == "train" else 0.0)
         for index in range(size):
             scene = sample_scene(params.data, params.seed, "test" if split == "fixed" else split, index)
             texts = [

@@ -46,7 +46,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     np.save(tmp_path / "data/mean_features.npy", np.full((4, 8), 0.5, np.float32))
     monkeypatch.chdir(tmp_path)
     params = load_params(ROOT / "tests/params.yaml")
-    evaluate = params.evaluate.model_copy(update={"max_new_tokens": 4, "scenes": 5})
+    evaluate = params.evaluate.model_copy(update={"max_new_tokens": 4, "scenes": 5, "far_first_scenes": 2})
     return params.model_copy(update={"evaluate": evaluate})
 
 
@@ -63,7 +63,8 @@ def test_every_prompt_and_question_has_its_answer(answerer: Answerer, params: Pa
             assert {answer.prompt for answer in found} == {prompt}
             assert {answer.kind + answer.expected for answer in found} == {""}
     far_first = [answer for answer in answers if answer.task == "far_first"]
-    assert [(answer.id, answer.prompt) for answer in far_first] == [("test-0", "请由远及近地描述这张图片。")]
+    assert [answer.id for answer in far_first] == ["test-0", "test-1"]
+    assert {answer.prompt for answer in far_first} == {"请由远及近地描述这张图片。"}
     assert far_first[0].reference == "far: a dog."
     questions = [answer for answer in answers if answer.task in ("random", "adversarial")]
     assert [(answer.id, answer.kind, answer.expected) for answer in questions[:3]] == [

@@ -97,7 +97,7 @@ def test_what_is_read_out_of_reference_texts_is_what_they_state(unsupported: flo
     for index in range(300):
         scene = sample_scene(data, 1, "train", index)
         near = {group.kind: group.near for group in scene.groups}
-        for text in texts_of(scene, Prior(data.kinds, data.zipf_exponent, unsupported, 0.2), random.Random(index)):
+        for text in texts_of(scene, Prior.of(data, unsupported), random.Random(index)):
             introduced: set[str] = set()
             for sentence, claims in zip(text.answer, text.claims, strict=True):
                 absent = {claim.partition(":")[2] for claim in claims if claim.startswith("unsupported:")}

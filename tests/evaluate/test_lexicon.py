@@ -217,7 +217,9 @@ def test_it_finds_the_mentions_of_the_built_in_world_s_texts() -> None:
     colours = dict(zip(COLOURS, "红橙黄绿蓝紫白黑棕灰粉", strict=True))
     for index in range(60):
         for text in texts_of(
-            sample_scene(data, 1, "test", index), Prior(data.kinds, data.zipf_exponent, 0.0, 0.2), random.Random(index)
+            sample_scene(data, 1, "test", index),
+            Prior.of(data, 0.0),
+            random.Random(index),
         ):
             answer = "".join(text.answer)
             found = {thing.end: thing for thing in LEXICON.find(answer)}  # 大气球 is a longer word there

@@ -166,12 +166,20 @@ def test_broken_text_raises_no_error(text: str) -> None:
     assert 0.0 <= repetition(text) < 1.0
 
 
+@pytest.mark.parametrize("before", ["比", "和", "是", "有", "的", "棵"])
+def test_every_word_is_found_after_the_words_that_texts_put_before_it(before: str) -> None:
+    """No kind's word is read across a border of words: 比 and 萨克斯 would contain 比萨."""
+    for kind, entry in KINDS.items():
+        for word in entry.words:
+            assert [(m.kind, m.word) for m in find_mentions(f"树{before}{word}更靠左。")][-1:] == [(kind, word)], word
+
+
 def test_reference_texts_are_read_correctly() -> None:
     data = load_params(PARAMS).data
     for index in range(100):
         scene = sample_scene(data, 1, "test", index)
         coloured = {group.kind for group in scene.groups if group.colour is not None}
-        for text in texts_of(scene, Prior(data.kinds, data.zipf_exponent, 0.0, 0.2), random.Random(index)):
+        for text in texts_of(scene, Prior.of(data, 0.0), random.Random(index)):
             answer = "".join(text.answer)
             score = score_text(answer, scene)
             assert score.named <= scene.kinds, answer

@@ -42,7 +42,8 @@ def test_near_and_far_things_have_the_numbers_and_sizes_of_the_parameters() -> N
     for scene in scenes("train"):
         numbers.add((len(scene.near), len(scene.far)))
         assert scene.groups == (*scene.near, *scene.far)
-        assert sum(group.count for group in scene.far) <= 8
+        assert sum(group.count for group in scene.far) <= DATA.max_far
+        assert sum(group.count for group in scene.near) <= DATA.max_near
         assert len(scene.kinds) == len(scene.groups)
         assert scene.kinds <= set(list(KINDS)[: DATA.kinds])
         for groups, (low, high) in ((scene.near, DATA.near_sizes), (scene.far, DATA.far_sizes)):

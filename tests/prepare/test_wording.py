@@ -92,6 +92,20 @@ def test_every_claim_is_true_and_its_object_is_named() -> None:
                 assert all(any(word in sentence for word in KINDS[kind].words) for kind in kinds), (sentence, claims)
 
 
+@pytest.mark.parametrize("share", [0.001, 0.1, 1.0])
+def test_popular_questions_are_about_the_most_frequent_kinds(share: float) -> None:
+    prior = PRIOR._replace(popular=share)
+    limit = max(1, round(share * PRIOR.kinds))
+    asked = Counter(
+        (scene.kinds >= set(list(KINDS)[:limit]), text.kind in list(KINDS)[:limit])
+        for scene in scenes("train", 200)
+        for text in texts(scene, prior)
+        if text.task == "popular" and text.expected == "no"
+    )
+    # Another kind only where all of the popular ones are in the picture.
+    assert asked[False, True] > 50 and not asked[False, False] and not asked[True, True]
+
+
 def test_unsupported_mentions_are_at_home_absent_and_more_frequent_further_down() -> None:
     rate = Counter()
     seen = Counter()

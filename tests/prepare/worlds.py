@@ -26,7 +26,7 @@ def small(processes: int, scenes: int = 30) -> Params:
 
 
 DATA = load_params(ROOT / "tests/params.yaml").data
-PRIOR = Prior(DATA.kinds, DATA.zipf_exponent, 0.0, 0.2)
+PRIOR = Prior.of(DATA, 0.0)
 
 
 @cache

@@ -86,7 +86,7 @@ def test_a_difference_whose_interval_contains_the_limit_cannot_be_told(inputs):
     assert near.relation == "unclear" and near.change.low < 0 < near.change.value == pytest.approx(0.005)
     section = regime_section(run)
     assert {line.title: line.result for line in section.conditions}[near.condition.title] == "cannot be told"
-    assert section.count == "6 of 7 measured conditions hold."
+    assert section.count == "6 of 7 conditions hold."
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,6 @@ _COLOUR = f"({any_of(_COLOUR_OF)})"
 _BEFORE = re.compile(f"{_COLOUR}的?[大小]?$")
 # 小狗是红色的, 小狗的颜色是红色; nothing else may follow: 小狗是红色的气球, 小狗是红色的天空
 _AFTER = re.compile(rf"(?:的?颜色)?(?:全都|[都全也])?[是为]{_COLOUR}的?(?=$|[、和与及而并且但还\s])")
-_LONGEST_COLOUR = max(map(len, _COLOUR_OF)) + len("的大")  # characters that _BEFORE matches at most
 _FAR = re.compile(any_of(FAR_WORDS))
 
 
@@ -90,7 +89,7 @@ def naming_spans(text: str, mention: Mention) -> list[tuple[int, int]]:
 
     Where there is a measure word, the choice of a kind shows there: 棵 leaves little but trees.
     """
-    colour = _BEFORE.search(text[max(0, mention.start - _LONGEST_COLOUR) : mention.start])
+    colour = _BEFORE.search(text, 0, mention.start)
     end = mention.start - (len(colour[0]) if colour else 0)
     measure = KINDS[mention.kind].measure
     before = [(end - len(measure), end)] if text.endswith(measure, 0, end) else []
