@@ -31,7 +31,7 @@ from stages.common.core.files import write_json
 from stages.common.core.stage import run_stage
 from stages.common.core.yaml_files import read_checked
 from stages.report.recorded_runs import seed_mean
-from stages.report.regime_runs import RESULTS, differences, holds, read_records
+from stages.report.regime_runs import RESULTS, common_params, differences, holds, read_records
 from stages.report.run.regime import CONDITIONS
 
 CLONES = Path(".regime")
@@ -69,7 +69,7 @@ def run_seed(root: Path, name: str, seed: int, settings: Sequence[str], threads:
         command = [sys.executable, "-m", "dvc", "repro", *_TARGETS]
         done = subprocess.run(command, cwd=clone, env=environment, stdout=output, stderr=output, check=False)
     _check(done, f"{' '.join(command[2:])} in {clone} (see {log})")
-    write_json(root / RESULTS / name / f"seed-{seed}.json", _record(clone, seed, settings))
+    write_json(root / RESULTS / name / f"seed-{seed}.json", _record(clone, seed))
 
 
 def commit_of(folder: Path) -> str:
@@ -77,7 +77,7 @@ def commit_of(folder: Path) -> str:
     return found.stdout.strip()
 
 
-def _record(clone: Path, seed: int, settings: Sequence[str]) -> dict[str, Any]:
+def _record(clone: Path, seed: int) -> dict[str, Any]:
     checkpoints = {}
     for role, checkpoint in CHECKPOINTS.items():
         folder = clone / "reports/evaluation" / checkpoint
@@ -96,7 +96,7 @@ def _record(clone: Path, seed: int, settings: Sequence[str]) -> dict[str, Any]:
         "commit": commit_of(clone),
         "code": code_hash(clone),
         "seed": seed,
-        "params": list(settings),
+        "params": common_params(clone),
         "seconds": seconds,
         "checkpoints": checkpoints,
     }

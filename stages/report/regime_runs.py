@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from stages.common.core.errors import InputError
 from stages.report.recorded_runs import SeedMean, seed_mean
@@ -18,6 +20,21 @@ from stages.report.run.regime import CONDITIONS, Condition
 RESULTS = Path("benchmarks/results/regime")
 
 Record = Mapping[str, Any]
+
+
+def common_params(root: Path) -> dict[str, Any]:
+    """All parameters but those in which the seeds of one attempt differ, and W&B's."""
+    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    return {name: value for name, value in params.items() if name not in ("seed", "wandb")}
+
+
+def other_values(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """``key=value`` of each parameter of ``before`` that has another value ``now``, or is no parameter now."""
+    for key, value in before.items():
+        if isinstance(value, Mapping) and isinstance(now.get(key), Mapping):
+            yield from other_values(value, now[key], f"{prefix}{key}.")
+        elif key not in now or value != now[key]:
+            yield f"{prefix}{key}={value}"
 
 
 def names(root: Path) -> list[str]:
@@ -65,10 +82,11 @@ def holds(found: SeedMean) -> bool:
 
 def regime_table(root: Path) -> list[list[str]]:
     """Rows of a table: an attempt each, with every condition's mean difference and t-interval; bold where it holds."""
-    rows = [["name", "changed parameters", "seeds", *(condition.key for condition in CONDITIONS)]]
+    rows = [["name", "other values than in params.yaml", "seeds", *(condition.key for condition in CONDITIONS)]]
+    now = common_params(root)
     for name in names(root):
         records = read_records(root, name)
-        settings = "; ".join(f"`{setting}`" for setting in records[0]["params"]) or "none"
+        settings = ", ".join(f"`{each}`" for each in other_values(records[0]["params"], now)) or "none"
         seeds = ", ".join(str(record["seed"]) for record in records)
         cells = []
         for condition in CONDITIONS:

@@ -19,11 +19,14 @@ PASSING = {
         "reference_chair_i_rise": 0.05,
         "unsupported": 1.5,
         "precision": 0.65,
-        "two_alternative": 0.85,
+        "two_alternative_near": 0.85,
         "recall_near": 0.7,
     },
     "pretrain": {"caption_unsupported": 0.5, "caption_precision": 0.75, "caption_length": 20.0},
 }
+
+
+PARAMS = {"data": {"kinds": 20, "far_sizes": [0.1, 0.2]}, "model": {"projector": "linear"}}
 
 
 def write_records(root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 0.0, 0.01, -0.005, 0.005)) -> None:
@@ -41,7 +44,7 @@ def write_records(root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 
         path = root / RESULTS / "try" / f"seed-{seed}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(
-            json.dumps({"seed": seed, "code": "c", "params": [], "checkpoints": checkpoints}), encoding="utf-8"
+            json.dumps({"seed": seed, "code": "c", "params": PARAMS, "checkpoints": checkpoints}), encoding="utf-8"
         )
 
 
@@ -49,6 +52,8 @@ def write_records(root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 
 def tuning_seeds(tmp_path: Path) -> None:
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / TUNING_SEEDS).write_text("- 101\n", encoding="utf-8")
+    now = {"seed": 1, "data": {"kinds": 20, "far_sizes": [0.1, 0.3], "new": 1}, "model": {"projector": "linear"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(now | {"wandb": {"mode": "offline"}}), encoding="utf-8")
 
 
 def test_all_conditions_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +68,7 @@ def test_all_conditions_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("direct", "chair_i_rise", 0.05, "rise"),
         ("direct", "unsupported", 0.4, "per_text"),
         ("direct", "precision", 0.76, "per_mention"),
-        ("direct", "two_alternative", 0.79, "looks"),
+        ("direct", "two_alternative_near", 0.79, "looks"),
         ("direct", "recall_near", 0.59, "near"),
         ("pretrain", "caption_length", 31.0, "short"),
         ("pretrain", "caption_precision", 0.69, "precise"),
@@ -89,10 +94,11 @@ def test_tuning_seeds_do_not_count(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "4 seeds that are not in" in capsys.readouterr().out
 
 
-def test_seeds_of_different_code_are_not_averaged(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("old", "new"), [('"code": "c"', '"code": "d"'), ('"kinds": 20', '"kinds": 30')])
+def test_seeds_of_different_code_or_settings_are_not_averaged(tmp_path: Path, old: str, new: str) -> None:
     write_records(tmp_path, PASSING)
     path = tmp_path / RESULTS / "try/seed-2.json"
-    path.write_text(path.read_text(encoding="utf-8").replace('"code": "c"', '"code": "d"'), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     with pytest.raises(InputError, match="different code or settings"):
         gate(tmp_path, "try")
 
@@ -115,5 +121,7 @@ def test_the_table_marks_what_holds(tmp_path: Path) -> None:
     write_records(tmp_path, PASSING | {"direct": PASSING["direct"] | {"recall_near": 0.5}})
     head, row = regime_table(tmp_path)
     cells = dict(zip(head, row, strict=True))
-    assert cells["seeds"] == "0, 1, 2, 3, 4" and cells["changed parameters"] == "none"
+    assert (
+        cells["seeds"] == "0, 1, 2, 3, 4" and cells["other values than in params.yaml"] == "`data.far_sizes=[0.1, 0.2]`"
+    )
     assert cells["near"].startswith("−0.10") and cells["looks"].startswith("**+0.05 [")
