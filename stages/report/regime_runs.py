@@ -83,8 +83,9 @@ def holds(found: SeedMean) -> bool:
 def regime_table(root: Path) -> list[list[str]]:
     """Rows of a table: an attempt each, with every condition's mean difference and t-interval; bold where it holds."""
     rows = [["name", "other values than in params.yaml", "seeds", *(condition.key for condition in CONDITIONS)]]
-    now = common_params(root)
-    for name in names(root):
+    attempts = names(root)
+    now = common_params(root) if attempts else {}
+    for name in attempts:
         records = read_records(root, name)
         settings = ", ".join(f"`{each}`" for each in other_values(records[0]["params"], now)) or "none"
         seeds = ", ".join(str(record["seed"]) for record in records)
