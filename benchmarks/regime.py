@@ -1,6 +1,6 @@
 """Runs the two checkpoints that decide whether a regime hallucinates as the notes' did, over several seeds.
 
-    python -m benchmarks.regime run NAME --seeds 11,12,13 [-S key=value ...]
+    python -m benchmarks.regime run NAME --seeds 31,32,33 [-S key=value ...]
     python -m benchmarks.regime gate NAME
 
 `run` clones the committed project into .regime/NAME-SEED for each seed, sets parameters there, and runs

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,12 @@ def common_params(root: Path) -> dict[str, Any]:
     return {name: value for name, value in params.items() if name not in ("seed", "wandb")}
 
 
-def other_values(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """``key=value`` of each parameter of ``before`` that has another value ``now``, or is no parameter now."""
-    for key, value in before.items():
-        if isinstance(value, Mapping) and isinstance(now.get(key), Mapping):
-            yield from other_values(value, now[key], f"{prefix}{key}.")
-        elif key not in now or value != now[key]:
-            yield f"{prefix}{key}={value}"
+def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"data.kinds": 32, ...}"""
+    found = {}
+    for key, value in params.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
 
 
 def names(root: Path) -> list[str]:
@@ -81,13 +80,15 @@ def holds(found: SeedMean) -> bool:
 
 
 def regime_table(root: Path) -> list[list[str]]:
-    """Rows of a table: an attempt each, with every condition's mean difference and t-interval; bold where it holds."""
-    rows = [["name", "other values than in params.yaml", "seeds", *(condition.key for condition in CONDITIONS)]]
-    attempts = names(root)
-    now = common_params(root) if attempts else {}
-    for name in attempts:
-        records = read_records(root, name)
-        settings = ", ".join(f"`{each}`" for each in other_values(records[0]["params"], now)) or "none"
+    """Rows of a table: an attempt each, with the parameters that are not the same in all attempts, and every
+    condition's mean difference and t-interval; bold where it holds."""
+    rows = [["name", "parameters", "seeds", *(condition.key for condition in CONDITIONS)]]
+    attempts = {name: read_records(root, name) for name in names(root)}
+    params = [flat(records[0]["params"]) for records in attempts.values()]
+    keys = dict.fromkeys(key for each in params for key in each)
+    varied = [key for key in keys if any(key not in each or each[key] != params[0].get(key) for each in params)]
+    for (name, records), values in zip(attempts.items(), params, strict=True):
+        settings = ", ".join(f"`{key}={values[key]}`" for key in varied if key in values) or "–"
         seeds = ", ".join(str(record["seed"]) for record in records)
         cells = []
         for condition in CONDITIONS:

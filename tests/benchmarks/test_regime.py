@@ -52,8 +52,6 @@ def write_records(root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 
 def tuning_seeds(tmp_path: Path) -> None:
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / TUNING_SEEDS).write_text("- 101\n", encoding="utf-8")
-    now = {"seed": 1, "data": {"kinds": 20, "far_sizes": [0.1, 0.3], "new": 1}, "model": {"projector": "linear"}}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(now | {"wandb": {"mode": "offline"}}), encoding="utf-8")
 
 
 def test_all_conditions_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +119,19 @@ def test_the_table_marks_what_holds(tmp_path: Path) -> None:
     write_records(tmp_path, PASSING | {"direct": PASSING["direct"] | {"recall_near": 0.5}})
     head, row = regime_table(tmp_path)
     cells = dict(zip(head, row, strict=True))
-    assert (
-        cells["seeds"] == "0, 1, 2, 3, 4" and cells["other values than in params.yaml"] == "`data.far_sizes=[0.1, 0.2]`"
-    )
+    assert cells["seeds"] == "0, 1, 2, 3, 4" and cells["parameters"] == "–"
     assert cells["near"].startswith("−0.10") and cells["looks"].startswith("**+0.05 [")
+
+
+def test_the_table_lists_the_parameters_in_which_attempts_differ(tmp_path: Path) -> None:
+    write_records(tmp_path, PASSING)
+    other = {"data": {"kinds": 30, "far_sizes": [0.1, 0.2], "new": 1}, "model": {"projector": "linear"}}
+    for path in (tmp_path / RESULTS / "try").glob("*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        second = tmp_path / RESULTS / "zoom" / path.name
+        second.parent.mkdir(exist_ok=True)
+        second.write_text(json.dumps(record | {"params": other}), encoding="utf-8")
+    assert [row[:2] for row in regime_table(tmp_path)[1:]] == [
+        ["try", "`data.kinds=20`"],
+        ["zoom", "`data.kinds=30`, `data.new=1`"],
+    ]
