@@ -2,6 +2,7 @@
 
     python -m benchmarks.regime run NAME --seeds 31,32,33 [-S key=value ...]
     python -m benchmarks.regime gate NAME
+    python -m benchmarks.regime knobs --seeds 101,102
 
 `run` clones the committed project into .regime/NAME-SEED for each seed, sets parameters there, and runs
 `dvc repro score-pretrain score@direct`; DVC's cache is shared, so what two runs have in common is computed once. A
@@ -30,6 +31,7 @@ from stages.common.core.errors import InputError
 from stages.common.core.files import write_json
 from stages.common.core.stage import run_stage
 from stages.common.core.yaml_files import read_checked
+from stages.report.knob_runs import combinations, knob_settings, run_name
 from stages.report.recorded_runs import seed_mean
 from stages.report.regime_runs import RESULTS, common_params, differences, holds, read_records
 from stages.report.run.regime import CONDITIONS
@@ -55,7 +57,7 @@ def run_seed(root: Path, name: str, seed: int, settings: Sequence[str], threads:
     """Run one seed in its own clone, and write its record. Raises InputError where a stage fails."""
     clone = root / CLONES / f"{name}-{seed}"
     if not clone.exists():
-        clone.parent.mkdir(exist_ok=True)
+        clone.parent.mkdir(parents=True, exist_ok=True)
         _check(subprocess.run(["git", "clone", "-q", root, clone], check=False), "git clone")
     if (own := commit_of(clone)) != (current := commit_of(root)):
         raise InputError(f"{clone} is at commit {own[:10]} and the project at {current[:10]}: delete it to run it anew")
@@ -130,6 +132,25 @@ def gate(root: Path, name: str) -> bool:
     return passed
 
 
+def run_seeds(root: Path, attempts: Sequence[tuple[str, Sequence[str]]], seeds: Sequence[int], jobs: int) -> None:
+    """Run (name, settings) for each seed, if it has no record yet: seeds side by side, the attempts of one in turn."""
+    left = {
+        seed: [(name, own) for name, own in attempts if not (root / RESULTS / name / f"seed-{seed}.json").exists()]
+        for seed in seeds
+    }
+    busy = sum(map(bool, left.values()))
+    threads = max(1, (os.cpu_count() or 1) // max(1, min(jobs, busy)))
+    with tqdm(total=sum(map(len, left.values())), unit="run") as progress, ThreadPoolExecutor(jobs) as pool:
+
+        def run_all(seed: int) -> None:
+            for name, own in left[seed]:
+                run_seed(root, name, seed, own, threads)
+                progress.update()
+
+        for _ in pool.map(run_all, seeds):
+            pass
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.regime", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -137,21 +158,22 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run seeds that have no record yet")
     run.add_argument("name")
-    run.add_argument("--seeds", required=True, type=lambda text: [int(seed) for seed in text.split(",")])
     run.add_argument("-S", dest="settings", action="append", default=[], metavar="KEY=VALUE")
-    run.add_argument("--jobs", type=int, default=2, help="seeds at the same time (2)")
     commands.add_parser("gate", help="print the conditions of recorded seeds").add_argument("name")
+    knobs = commands.add_parser("knobs", help="run all combinations of a few settings")
+    for command in (run, knobs):
+        command.add_argument("--seeds", required=True, type=lambda text: [int(seed) for seed in text.split(",")])
+        command.add_argument("--jobs", type=int, default=2, help="seeds at the same time (2)")
     arguments = parser.parse_args()
     root = Path.cwd()
     if arguments.command == "gate":
         gate(root, arguments.name)
         return
-    left = [seed for seed in arguments.seeds if not (root / RESULTS / arguments.name / f"seed-{seed}.json").exists()]
-    threads = max(1, (os.cpu_count() or 1) // max(1, min(arguments.jobs, len(left))))
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        jobs = [pool.submit(run_seed, root, arguments.name, seed, arguments.settings, threads) for seed in left]
-        for job in tqdm(jobs, unit="seed", desc=arguments.name):
-            job.result()
+    if arguments.command == "run":
+        attempts = [(arguments.name, arguments.settings)]
+    else:
+        attempts = [(run_name(each), knob_settings(each)) for each in combinations()]
+    run_seeds(root, attempts, arguments.seeds, arguments.jobs)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stages.report.knob_runs import knob_table
 from stages.report.recorded_metrics import CHIEF, METRICS, Language, RecordedMetric
 from stages.report.recorded_runs import (
     CONTROL,
@@ -315,6 +316,12 @@ def regime(sources: Sources, language: Language) -> str:
     return markdown(regime_table(sources.root))
 
 
+def knobs(sources: Sources, language: Language) -> str:
+    """What each knob of the regime buys."""
+    rows = knob_table(sources.root)
+    return markdown(rows) if rows else "Not recorded with this code yet."
+
+
 TABLES: Mapping[str, Callable[[Sources, Language], str]] = {
     "answer": answer,
     "results": results,
@@ -325,4 +332,5 @@ TABLES: Mapping[str, Callable[[Sources, Language], str]] = {
     "metrics-diff": metrics_diff,
     "experiments": experiments,
     "regime": regime,
+    "knobs": knobs,
 }

@@ -1,0 +1,102 @@
+"""What each knob of a regime buys: runs of all combinations, each knob at its default or at another value.
+
+``python -m benchmarks.regime knobs`` writes them; the table in docs/regimes.md is made from them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+from stages.report.regime_runs import RESULTS, Record, read_records
+from stages.report.run.metric_specs import signed
+from stages.report.run.regime import Role
+
+FOLDER = "knobs"  # in RESULTS
+KNOBS = {"blind": "language.grounding=blind", "no-region": "vision.region_weight=0", "clean": "data.unsupported=0"}
+
+Combination = frozenset[str]  # the knobs that are not at their default
+
+
+class Column(NamedTuple):
+    title: str
+    role: Role
+    metric: str
+    decimals: int = 2
+
+
+COLUMNS = (
+    Column("rise", "direct", "chair_i_rise"),
+    Column("rise in references", "direct", "reference_chair_i_rise"),
+    Column("absent kinds, text", "direct", "unsupported"),
+    Column("absent kinds, caption", "pretrain", "caption_unsupported"),
+    Column("precision, text", "direct", "precision"),
+    Column("precision, caption", "pretrain", "caption_precision"),
+    Column("two-alternative, near", "direct", "two_alternative_near"),
+    Column("recall, near", "direct", "recall_near"),
+    Column("characters, caption", "pretrain", "caption_length", 0),
+)
+
+
+def combinations() -> list[Combination]:
+    """All of them, the default first; those that share the most stages follow each other."""
+    changes = ("clean", "no-region", "blind")  # other texts change every stage, another decoder the fewest
+    return [
+        frozenset(itertools.compress(changes, chosen))
+        for chosen in itertools.product((False, True), repeat=len(changes))
+    ]
+
+
+def run_name(combination: Combination) -> str:
+    return f"{FOLDER}/{'+'.join(knob for knob in KNOBS if knob in combination) or 'default'}"
+
+
+def knob_settings(combination: Combination) -> list[str]:
+    return [setting for knob, setting in KNOBS.items() if knob in combination]
+
+
+def knob_table(root: Path) -> list[list[str]]:
+    """Rows of a table: the mean over seeds of each recorded combination; then each knob's effect, see _effect. Empty
+    without records."""
+    recorded = {
+        combination: read_records(root, run_name(combination))
+        for combination in combinations()
+        if any((root / RESULTS / run_name(combination)).glob("seed-*.json"))
+    }
+    if not recorded:
+        return []
+    rows = [["", "seeds", *(column.title for column in COLUMNS)]]
+    for combination, records in recorded.items():
+        seeds = ", ".join(str(record["seed"]) for record in records)
+        cells = []
+        for column in COLUMNS:
+            values = [_value(record, column) for record in records]
+            cells.append("–" if None in values else f"{mean(values):.{column.decimals}f}".replace("-", "−"))
+        rows.append([Path(run_name(combination)).name, seeds, *cells])
+    by_seed = {(each, record["seed"]): record for each, records in recorded.items() for record in records}
+    for knob in KNOBS:
+        pairs = [
+            (by_seed[combination, seed], by_seed[combination | {knob}, seed])
+            for combination, seed in by_seed
+            if knob not in combination and (combination | {knob}, seed) in by_seed
+        ]
+        rows.append([f"effect of {knob}", "", *(_effect(pairs, column) for column in COLUMNS)])
+    return rows
+
+
+def _value(record: Record, column: Column) -> float | None:
+    return record["checkpoints"][column.role]["intervals"].get(column.metric, {}).get("value")
+
+
+def _effect(pairs: Sequence[tuple[Record, Record]], column: Column) -> str:
+    """Mean change of a metric, with the least and the greatest, over pairs of runs of one seed that differ in one knob
+    alone. Pairs in which it is undefined do not count."""
+    values = [(_value(without, column), _value(changed, column)) for without, changed in pairs]
+    changes = [changed - without for without, changed in values if None not in (without, changed)]
+    if not changes:
+        return "–"
+    average, least, most = (signed(value, column.decimals) for value in (mean(changes), min(changes), max(changes)))
+    return f"{average} ({least} … {most})"
