@@ -17,6 +17,7 @@ from stages.common.core.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = sorted((ROOT / "presets").glob("*.args"))
+REGIMES = sorted((ROOT / "presets/regimes").glob("*.args"))
 PARAMS = (ROOT / "tests/params.yaml").read_text(encoding="utf-8")
 
 TEXT = """\
@@ -57,10 +58,16 @@ def test_only_the_named_values_change() -> None:
     assert apply_preset(TEXT, values) == expected
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "presets/regimes").glob("*.args")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", REGIMES, ids=lambda path: path.stem)
 def test_a_regime_changes_the_defaults(path: Path, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(apply_preset(PARAMS, read_preset(path)), encoding="utf-8")
     assert load_params(tmp_path / "params.yaml") != load_params(ROOT / "tests/params.yaml")
+
+
+def test_a_list_is_replaced_by_one_as_long_and_keeps_the_comments() -> None:
+    text = TEXT.replace("  rate:", "  # of rate\n  rate:").replace("limit:", "limit: 7")
+    expected = text.replace("- 2\n  - 3\n", "- 0.5\n  - 4\n")
+    assert apply_preset(text, {"data.weights": "[0.5,4]"}) == expected
 
 
 def test_what_is_not_named_stays_as_it_is() -> None:
@@ -75,7 +82,7 @@ def test_what_is_not_named_stays_as_it_is() -> None:
         assert apply_preset(path.read_text("utf-8"), {}) == path.read_text("utf-8")
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("preset", [*PRESETS, *REGIMES], ids=lambda path: path.stem)
 def test_a_preset_has_the_same_effect_as_dvc_exp_run(preset: Path, tmp_path: Path) -> None:
     values = read_preset(preset)
     ours, dvc = tmp_path / "ours.yaml", tmp_path / "dvc.yaml"
@@ -134,6 +141,7 @@ def test_minimind_has_the_shape_of_minimind_v() -> None:
         ("-S data.image_sise=48\n-S seed=3", "data.image_sise"),
         ("-S seed=3\n-S seed.deeper=3", "seed.deeper"),
         ("-S seed=3\n-S data.near_weights=3", "data.near_weights=3 does not replace one single value"),
+        ("-S seed=3\n-S data.near_weights=[3,4]", "near_weights=[3,4] does not replace one single value, or a list"),
         ("-S seed=3\n-S sft.max_len=[3]", "sft.max_len=[3] does not replace one single value"),
         ("-S seed=3\n-S sft.max_len=[3", "sft.max_len=[3 is not a value that"),
         ("-S seed=3\n-S +sft.phases.extra=3", "+sft.phases.extra"),

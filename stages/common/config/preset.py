@@ -45,7 +45,8 @@ def apply_preset(text: str, values: dict[str, str]) -> str:
     keeps comments, quotes and order, and a comment's column where the new value leaves room for it. A value written as
     nothing becomes null.
 
-    Raises InputError that names a key if it is not in the text, or holds a list or a section.
+    Raises InputError that names a key if it is not in the text, holds a section, or a list that the new value does not
+    fit.
     """
     yaml = _round_trip()
     root = yaml.load(text)
@@ -60,14 +61,27 @@ def apply_preset(text: str, values: dict[str, str]) -> str:
             new = yaml.load(value)
         except YAMLError:
             raise InputError(f"{key}={value} is not a value that YAML can hold") from None
-        if any(isinstance(some, (dict, list)) for some in (section[name], new)):
+        if _is_single(section[name]) and _is_single(new):
+            section[name] = new
+        elif _is_list(section[name]) and _is_list(new) and len(section[name]) == len(new):
+            for index, item in enumerate(new):  # the comment after a list is kept with its last item
+                section[name][index] = item
+        else:
             raise InputError(
-                f"{key}={value} does not replace one single value with another; a preset can set nothing else"
+                f"{key}={value} does not replace one single value, or a list of single values by one as long; a preset "
+                "can set nothing else"
             )
-        section[name] = new
     stream = io.StringIO()
     yaml.dump(root, stream)
     return stream.getvalue()
+
+
+def _is_single(value: object) -> bool:
+    return not isinstance(value, (dict, list))
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_single, value))
 
 
 class _Representer(RoundTripRepresenter):
