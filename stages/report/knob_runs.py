@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-from stages.report.regime_runs import RESULTS, Record, read_records
+from stages.report.regime_runs import RESULTS, Record, metric_of, read_records
 from stages.report.run.metric_specs import signed
 from stages.report.run.regime import Role
 
@@ -73,7 +73,7 @@ def knob_table(root: Path) -> list[list[str]]:
         seeds = ", ".join(str(record["seed"]) for record in records)
         cells = []
         for column in COLUMNS:
-            values = [_value(record, column) for record in records]
+            values = [metric_of(record, column.role, column.metric) for record in records]
             cells.append("–" if None in values else f"{mean(values):.{column.decimals}f}".replace("-", "−"))
         rows.append([Path(run_name(combination)).name, seeds, *cells])
     by_seed = {(each, record["seed"]): record for each, records in recorded.items() for record in records}
@@ -87,14 +87,10 @@ def knob_table(root: Path) -> list[list[str]]:
     return rows
 
 
-def _value(record: Record, column: Column) -> float | None:
-    return record["checkpoints"][column.role]["intervals"].get(column.metric, {}).get("value")
-
-
 def _effect(pairs: Sequence[tuple[Record, Record]], column: Column) -> str:
     """Mean change of a metric, with the least and the greatest, over pairs of runs of one seed that differ in one knob
     alone. Pairs in which it is undefined do not count."""
-    values = [(_value(without, column), _value(changed, column)) for without, changed in pairs]
+    values = [tuple(metric_of(each, column.role, column.metric) for each in pair) for pair in pairs]
     changes = [changed - without for without, changed in values if None not in (without, changed)]
     if not changes:
         return "–"

@@ -21,7 +21,7 @@ from stages.report.recorded_runs import (
     over_seeds,
     seeds,
 )
-from stages.report.regime_runs import regime_table
+from stages.report.regime_runs import figures_table, regime_table
 from stages.report.run.metric_specs import signed
 
 DASH = "–"
@@ -316,9 +316,17 @@ def regime(sources: Sources, language: Language) -> str:
     return markdown(regime_table(sources.root))
 
 
+def regime_figures(sources: Sources, language: Language) -> str:
+    """The default regime's texts beside those of the notes."""
+    return _table_or_note(figures_table(sources.root))
+
+
 def knobs(sources: Sources, language: Language) -> str:
     """What each knob of the regime buys."""
-    rows = knob_table(sources.root)
+    return _table_or_note(knob_table(sources.root))
+
+
+def _table_or_note(rows: list[list[str]]) -> str:
     return markdown(rows) if rows else "Not recorded with this code yet."
 
 
@@ -332,5 +340,6 @@ TABLES: Mapping[str, Callable[[Sources, Language], str]] = {
     "metrics-diff": metrics_diff,
     "experiments": experiments,
     "regime": regime,
+    "regime-figures": regime_figures,
     "knobs": knobs,
 }

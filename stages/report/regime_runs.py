@@ -13,11 +13,13 @@ from typing import Any
 import yaml
 
 from stages.common.core.errors import InputError
+from stages.report.notes_texts import NOTES_TEXTS
 from stages.report.recorded_runs import SeedMean, seed_mean
-from stages.report.run.metric_specs import signed
-from stages.report.run.regime import CONDITIONS, Condition
+from stages.report.run.metric_specs import BY_KEY, CAPTION_PREFIX, FAR_FIRST_PREFIX, signed
+from stages.report.run.regime import CONDITIONS, Condition, Role, Value
 
 RESULTS = Path("benchmarks/results/regime")
+DEFAULT = "ungrounded-2"  # the attempt with the values of params.yaml
 
 Record = Mapping[str, Any]
 
@@ -62,17 +64,17 @@ def read_records(root: Path, name: str) -> list[Record]:
 
 def differences(records: Sequence[Record], condition: Condition) -> list[float | None]:
     """The larger value of the condition minus the smaller one, for each seed; None where one is undefined."""
-    return [_difference(record, condition) for record in records]
+    return [_difference(record, condition.larger, condition.smaller) for record in records]
 
 
-def _difference(record: Record, condition: Condition) -> float | None:
-    values = []
-    for value in (condition.larger, condition.smaller):
-        if isinstance(value, tuple):
-            role, metric = value
-            value = record["checkpoints"][role]["intervals"].get(metric, {}).get("value")
-        values.append(value)
+def _difference(record: Record, larger: Value, smaller: Value) -> float | None:
+    values = [value if isinstance(value, float) else metric_of(record, *value) for value in (larger, smaller)]
     return None if None in values else values[0] - values[1]
+
+
+def metric_of(record: Record, role: Role, metric: str) -> float | None:
+    """None where it is undefined."""
+    return record["checkpoints"][role]["intervals"].get(metric, {}).get("value")
 
 
 def holds(found: SeedMean) -> bool:
@@ -99,3 +101,48 @@ def regime_table(root: Path) -> list[list[str]]:
             cells.append(f"**{text}**" if holds(found) else text)
         rows.append([name, settings, seeds, *cells])
     return rows
+
+
+# Of texts: CHAIR-i, absent kinds, recall and characters, as in the notes, and the rise along the text, if it has one.
+_WHOLE = ("chair_i", "unsupported", "recall", "length")
+_CAPTION = tuple(CAPTION_PREFIX + key for key in _WHOLE)
+_OPENING = ("chair_i_opening", "unsupported_opening", "recall_opening", "length_opening")
+_NEAR_FIRST = (*_WHOLE, "chair_i_rise")
+_FAR_FIRST = tuple(FAR_FIRST_PREFIX + key for key in _NEAR_FIRST)
+_TEXTS: tuple[tuple[str, tuple[Role, ...], tuple[str, ...]], ...] = (
+    ("pretraining, short prompt", ("pretrain",), _CAPTION),
+    ("pretraining, long prompt", ("pretrain",), _WHOLE),
+    ("pretraining, long prompt, first two sentences", ("pretrain",), _OPENING),
+    ("direct, long prompt", ("direct",), _NEAR_FIRST),
+    ("direct, long prompt, first two sentences", ("direct",), _OPENING),
+    ("direct, long prompt, far things first", ("direct",), _FAR_FIRST),
+    ("direct minus pretraining, long prompt", ("direct", "pretrain"), _WHOLE),
+    ("direct minus pretraining, long prompt, first two sentences", ("direct", "pretrain"), _OPENING),
+)
+
+
+def figures_table(root: Path) -> list[list[str]]:
+    """Rows of a table: the notes' texts, and beside them those of the attempt DEFAULT as means over its seeds with
+    t-intervals. Empty without records."""
+    if DEFAULT not in names(root):
+        return []
+    records = read_records(root, DEFAULT)
+    rows = [["texts", "CHAIR-i, %", "absent kinds a text", "recall, %", "characters", "rise of CHAIR-i, points"]]
+    for text in NOTES_TEXTS:
+        rows.append([f"notes: {text.model}", text.chair_i, text.unsupported, text.recall, text.length, ""])
+    for title, roles, keys in _TEXTS:
+        cells = [_cell(records, roles, key) for key in keys]
+        rows.append([f"ours: {title}", *cells, *[""] * (len(rows[0]) - 1 - len(cells))])
+    return rows
+
+
+def _cell(records: Sequence[Record], roles: tuple[Role, ...], key: str) -> str:
+    """A metric of one checkpoint, or of the first minus the second."""
+    metric = BY_KEY[key.removeprefix(CAPTION_PREFIX).removeprefix(FAR_FIRST_PREFIX)]
+    if len(roles) == 1:
+        found, show = seed_mean([metric_of(record, *roles, key) for record in records]), metric.show
+    else:
+        first, second = ((role, key) for role in roles)
+        found, show = seed_mean([_difference(record, first, second) for record in records]), metric.change
+    interval = "" if found.low is None else f" [{show(found.low)}, {show(found.high)}]"
+    return show(found.value) + interval

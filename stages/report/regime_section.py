@@ -52,8 +52,8 @@ class FiguresRow(NamedTuple):
 
 
 class RegimeSection(NamedTuple):
-    """``curve``: SVG by size, empty if no checkpoint has the series. ``cause``: is it the training, or only the length?
-    As a headline and the figures that it rests on; empty if these were not measured."""
+    """``curve``: SVG by size, empty if no checkpoint has the series. ``causes``: headlines and their figures:
+    is it the training, or only the length? Depth in the text, or distance?"""
 
     verdict: str
     count: str
@@ -61,7 +61,7 @@ class RegimeSection(NamedTuple):
     beside: list[DotCard]
     cards: list[DotCard]
     conditions: list[ConditionRow]
-    cause: tuple[str, str] | None
+    causes: list[tuple[str, str]]
     table: list[tuple[str, list[FiguresRow]]]
 
 
@@ -81,7 +81,7 @@ def regime_section(run: Run) -> RegimeSection | None:
         _present(_opening_card(run, ""), _opening_card(run, FAR_FIRST_PREFIX)),
         _present(*_distance_cards(run)),
         [_condition_row(each) for each in judged],
-        _cause(run),
+        [cause for cause in (_training_or_length(run), _depth_or_distance(run)) if cause],
         [("Texts of the notes, on eight photographs", _notes_rows()), ("This run, on test scenes", _run_rows(run))],
     )
 
@@ -117,11 +117,11 @@ def verdict_sentence(run: Run) -> str:
     subject = f"plain SFT ({direct_checkpoint(run)})"
     return {
         "has": f"In this run, {subject} has the trouble that the notes describe: it names absent things more often "
-        "than pretraining does, and more often the further a text goes, although it looks at the picture where it "
-        "names near things.",
+        "than pretraining does, and more often the further its descriptions from near to far go, although it looks at "
+        "the picture where it names near things.",
         "otherwise": f"In this run, {subject} names absent things more often than pretraining does, and more often the "
-        "further a text goes, but not under all conditions of the notes: a comparison of arms here says little about "
-        "a cure.",
+        "further its descriptions from near to far go, but not under all conditions of the notes: a comparison of "
+        "arms here says little about a cure.",
         "lacks": f"In this run, {subject} does not have the trouble that the notes describe: a comparison of arms here "
         "says nothing about a cure.",
         "unclear": f"Whether {subject} has the trouble that the notes describe cannot be told from this run: "
@@ -256,7 +256,7 @@ _COMPARED: Mapping[Relation, str] = {
 }
 
 
-def _cause(run: Run) -> tuple[str, str] | None:
+def _training_or_length(run: Run) -> tuple[str, str] | None:
     """Both checkpoints at the same long prompt: their whole texts, and the first two sentences."""
     direct = direct_checkpoint(run)
     texts, opening = (difference(run, direct, PRETRAIN, key) for key in ("unsupported", "unsupported_opening"))
@@ -264,7 +264,7 @@ def _cause(run: Run) -> tuple[str, str] | None:
     if texts.value is None:
         return None
     return (
-        _cause_headline(direct, relation(texts), relation(share)),
+        _training_or_length_headline(direct, relation(texts), relation(share)),
         f"At the same long prompt, {direct} names {_absent(run, direct, '')}, "
         f"pretraining {_absent(run, PRETRAIN, '')}: "
         f"{_change(BY_KEY['unsupported'], texts)}. In the first two sentences alone, {direct} names "
@@ -274,14 +274,39 @@ def _cause(run: Run) -> tuple[str, str] | None:
     )
 
 
-def _cause_headline(direct: str, texts: Relation, share: Relation) -> str:
-    if texts == "higher" and share == "higher":
-        return f"In this run, not only the length hurts: {direct} is worse already in its first two sentences."
-    if texts == "higher" and share == "lower":
-        return f"In this run, the length hurts: in its first two sentences, {direct} is better than pretraining."
+def _training_or_length_headline(direct: str, texts: Relation, opening: Relation) -> str:
+    if texts == "higher":
+        return {
+            "higher": f"In this run, not only the length hurts: {direct} is worse already in its first two sentences.",
+            "lower": f"In this run, the length hurts: in its first two sentences, {direct} is better than pretraining.",
+        }.get(
+            opening,
+            f"In this run, {direct} names more absent kinds than pretraining in whole texts; in the first two "
+            "sentences there is no clear difference.",
+        )
+    if opening == "higher":
+        return f"In this run, training hurts: {direct} is worse than pretraining in its first two sentences."
     if texts == "lower":
         return f"In this run, neither hurts: {direct} names fewer absent kinds than pretraining."
     return "In this run, training and length cannot be told apart."
+
+
+def _depth_or_distance(run: Run) -> tuple[str, str] | None:
+    """Plain fine-tuning, asked to begin with near things or with far ones."""
+    direct = direct_checkpoint(run)
+    near, far = (figure(run.checkpoints[direct], f"{prefix}chair_i_rise") for prefix in ("", FAR_FIRST_PREFIX))
+    if near.value is None or far.value is None:
+        return None
+    headline = {
+        ("higher", "lower"): "In this run, distance counts more than depth in the text.",
+        ("higher", "higher"): "In this run, errors grow along the text in either order.",
+    }.get((relation(near), relation(far)), "In this run, depth in the text and distance cannot be told apart.")
+    metric = BY_KEY["chair_i_rise"]
+    return (
+        headline,
+        f"From the first two sentences to the rest, its CHAIR-i changes by {format_change(metric, near)} where near "
+        f"things come first, and by {format_change(metric, far)} where far things come first.",
+    )
 
 
 def _absent(run: Run, name: str, part: str) -> str:

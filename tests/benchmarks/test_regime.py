@@ -10,7 +10,8 @@ import yaml
 
 from benchmarks.regime import TUNING_SEEDS, gate, set_params
 from stages.common.core.errors import InputError
-from stages.report.regime_runs import RESULTS, differences, regime_table
+from stages.report.notes_texts import NOTES_TEXTS
+from stages.report.regime_runs import DEFAULT, RESULTS, differences, figures_table, regime_table
 from stages.report.run.regime import CONDITIONS
 
 PASSING = {
@@ -29,7 +30,9 @@ PASSING = {
 PARAMS = {"data": {"kinds": 20, "far_sizes": [0.1, 0.2]}, "model": {"projector": "linear"}}
 
 
-def write_records(root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 0.0, 0.01, -0.005, 0.005)) -> None:
+def write_records(
+    root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 0.0, 0.01, -0.005, 0.005), name: str = "try"
+) -> None:
     """One record per shift, which is added to every metric of the direct arm."""
     for seed, shift in enumerate(shifts):
         checkpoints = {
@@ -41,7 +44,7 @@ def write_records(root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 
             }
             for role, metrics in values.items()
         }
-        path = root / RESULTS / "try" / f"seed-{seed}.json"
+        path = root / RESULTS / name / f"seed-{seed}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(
             json.dumps({"seed": seed, "code": "c", "params": PARAMS, "checkpoints": checkpoints}), encoding="utf-8"
@@ -135,3 +138,22 @@ def test_the_table_lists_the_parameters_in_which_attempts_differ(tmp_path: Path)
         ["try", "`data.kinds=20`"],
         ["zoom", "`data.kinds=30`, `data.new=1`"],
     ]
+
+
+def test_figures_beside_the_notes_are_means_and_paired_differences_over_seeds(tmp_path: Path) -> None:
+    metrics = {
+        "direct": {"chair_i": 0.4, "unsupported": 1.5, "far_first_chair_i_rise": -0.2},
+        "pretrain": {"chair_i": 0.3, "unsupported": 0.5, "caption_chair_i": 0.25},
+    }
+    write_records(tmp_path, metrics, (-0.01, 0.01), name=DEFAULT)
+    head, *rows = figures_table(tmp_path)
+    assert {len(row) for row in rows} == {len(head)}
+    assert [row[1] for row in rows[: len(NOTES_TEXTS)]] == [text.chair_i for text in NOTES_TEXTS]
+    cells = {row[0]: row[1:] for row in rows}
+    half = 12.7062 * 0.01  # Student's t for one degree of freedom; the two values are 0.01 from their mean
+    own = cells["ours: direct, long prompt"]
+    assert own[0] == f"40.0 [{100 * (0.4 - half):.1f}, {100 * (0.4 + half):.1f}]"
+    assert own[2] == "–"
+    assert cells["ours: pretraining, short prompt"][0] == "25.0 [25.0, 25.0]"
+    assert cells["ours: direct, long prompt, far things first"][-1].startswith("−20.0 [")
+    assert cells["ours: direct minus pretraining, long prompt"][1] == f"+1.00 [+{1 - half:.2f}, +{1 + half:.2f}]"

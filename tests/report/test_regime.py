@@ -127,14 +127,34 @@ def test_a_run_without_a_control_arm_has_no_plain_fine_tuning(inputs):
         ({}, "In this run, the length hurts: in its first two sentences, sft-direct is better than pretraining."),
         ({"unsupported": 0.6}, "In this run, neither hurts: sft-direct names fewer absent kinds than pretraining."),
         ({"unsupported": 1.2}, "In this run, training and length cannot be told apart"),
-        ({"chair_i_opening": 0.3}, "In this run, training and length cannot be told apart"),
-        ({"chair_i_opening": 0.5, "unsupported": 1.2}, "In this run, training and length cannot be told apart"),
+        (
+            {"chair_i_opening": 0.3},
+            "In this run, sft-direct names more absent kinds than pretraining in whole texts; in",
+        ),
+        ({"chair_i_opening": 0.5, "unsupported": 1.2}, "In this run, training hurts"),
+        ({"chair_i_opening": 0.5, "unsupported": 0.6}, "In this run, training hurts"),
     ],
 )
 def test_training_and_length_are_told_apart_at_the_same_prompt(inputs, direct, words):
-    headline, figures = regime_section(run_of(inputs, direct)).cause
+    ((headline, figures),) = regime_section(run_of(inputs, direct)).causes
     assert headline.startswith(words)
     assert "names 0.50 absent kinds in 41.0 characters" in figures
+
+
+@pytest.mark.parametrize(
+    ("near_first", "far_first", "words"),
+    [
+        (0.22, -0.2, "In this run, distance counts more than depth in the text."),
+        (0.22, 0.2, "In this run, errors grow along the text in either order."),
+        (0.22, 0.0, "In this run, depth in the text and distance cannot be told apart."),
+        (-0.22, -0.2, "In this run, depth in the text and distance cannot be told apart."),
+    ],
+)
+def test_depth_and_distance_are_told_apart_by_the_order(inputs, near_first, far_first, words):
+    run = run_of(inputs, {"chair_i_rise": near_first, "far_first_chair_i_rise": far_first})
+    _, (headline, figures) = regime_section(run).causes
+    assert headline == words
+    assert f"changes by {BY_KEY['chair_i_rise'].change(near_first)}" in figures
 
 
 def test_the_figures_of_the_notes_stand_beside_those_of_the_run(inputs):
