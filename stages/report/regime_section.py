@@ -281,8 +281,8 @@ def _training_or_length_headline(direct: str, texts: Relation, opening: Relation
             "lower": f"In this run, the length hurts: in its first two sentences, {direct} is better than pretraining.",
         }.get(
             opening,
-            f"In this run, {direct} names more absent kinds than pretraining in whole texts; in the first two "
-            "sentences there is no clear difference.",
+            f"In this run, {direct} names more absent kinds than pretraining in whole texts; the CHAIR-i of its first "
+            "two sentences is not clearly different.",
         )
     if opening == "higher":
         return f"In this run, training hurts: {direct} is worse than pretraining in its first two sentences."
@@ -304,8 +304,8 @@ def _depth_or_distance(run: Run) -> tuple[str, str] | None:
     metric = BY_KEY["chair_i_rise"]
     return (
         headline,
-        f"From the first two sentences to the rest, its CHAIR-i changes by {format_change(metric, near)} where near "
-        f"things come first, and by {format_change(metric, far)} where far things come first.",
+        f"From the first two sentences to the rest, its CHAIR-i changes by {format_change(metric, near)} points where "
+        f"near things come first, and by {format_change(metric, far)} where far things come first.",
     )
 
 

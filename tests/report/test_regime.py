@@ -129,7 +129,7 @@ def test_a_run_without_a_control_arm_has_no_plain_fine_tuning(inputs):
         ({"unsupported": 1.2}, "In this run, training and length cannot be told apart"),
         (
             {"chair_i_opening": 0.3},
-            "In this run, sft-direct names more absent kinds than pretraining in whole texts; in",
+            "In this run, sft-direct names more absent kinds than pretraining in whole texts; the",
         ),
         ({"chair_i_opening": 0.5, "unsupported": 1.2}, "In this run, training hurts"),
         ({"chair_i_opening": 0.5, "unsupported": 0.6}, "In this run, training hurts"),
