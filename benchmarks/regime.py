@@ -1,13 +1,14 @@
 """Runs the two checkpoints that decide whether a regime hallucinates as the notes' did, over several seeds.
 
-    python -m benchmarks.regime run NAME --seeds 31,32,33 [-S key=value ...]
+    python -m benchmarks.regime run NAME --seeds 31,32,33 [-S key=value ...] [--phase long]
     python -m benchmarks.regime gate NAME
     python -m benchmarks.regime knobs --seeds 101,102
 
 `run` clones the committed project into .regime/NAME-SEED for each seed, sets parameters there, and runs
-`dvc repro score-pretrain score@direct`; DVC's cache is shared, so what two runs have in common is computed once. A
-finished seed is written at once to benchmarks/results/regime/NAME/seed-SEED.json, and is skipped when `run` starts
-again. `gate` reads these files alone and prints each condition with its interval over seeds (Student's t).
+`dvc repro score-pretrain score@direct`; with `--phase long`, the end of the curriculum, by which the regime grounded is
+judged. DVC's cache is shared, so what two runs have in common is computed once. A finished seed is written at once to
+benchmarks/results/regime/NAME/seed-SEED.json, and is skipped when `run` starts again. `gate` reads these files alone
+and prints each condition with its interval over seeds (Student's t).
 """
 
 from __future__ import annotations
@@ -33,15 +34,12 @@ from stages.common.core.stage import run_stage
 from stages.common.core.yaml_files import read_checked
 from stages.report.knob_runs import combinations, knob_settings, run_name
 from stages.report.recorded_runs import seed_mean
-from stages.report.regime_runs import RESULTS, common_params, differences, holds, read_records
-from stages.report.run.regime import CONDITIONS
+from stages.report.regime_runs import RESULTS, common_params, conditions_of, differences, holds, read_records
 
 CLONES = Path(".regime")
 TUNING_SEEDS = Path("benchmarks/tuning_seeds.yaml")
 FEWEST_SEEDS = 5
-CHECKPOINTS = {"pretrain": "pretrain", "direct": "sft-direct"}
 _SERIES = ("sentence", "distance", "frequency")
-_TARGETS = ("score-pretrain", "score@direct")
 
 
 def set_params(path: Path, settings: Sequence[str]) -> None:
@@ -53,8 +51,8 @@ def set_params(path: Path, settings: Sequence[str]) -> None:
         raise InputError(f"{path}: {reason}; check -S {' -S '.join(settings)}") from None
 
 
-def run_seed(root: Path, name: str, seed: int, settings: Sequence[str], threads: int) -> None:
-    """Run one seed in its own clone, and write its record. Raises InputError where a stage fails."""
+def run_seed(root: Path, name: str, seed: int, settings: Sequence[str], threads: int, phase: str) -> None:
+    """Run one seed up to ``phase`` in its own clone, and write its record. Raises InputError where a stage fails."""
     clone = root / CLONES / f"{name}-{seed}"
     if not clone.exists():
         clone.parent.mkdir(parents=True, exist_ok=True)
@@ -68,10 +66,10 @@ def run_seed(root: Path, name: str, seed: int, settings: Sequence[str], threads:
     log = clone / "log.txt"
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     with log.open("a") as output:
-        command = [sys.executable, "-m", "dvc", "repro", *_TARGETS]
+        command = [sys.executable, "-m", "dvc", "repro", "score-pretrain", f"score@{phase}"]
         done = subprocess.run(command, cwd=clone, env=environment, stdout=output, stderr=output, check=False)
     _check(done, f"{' '.join(command[2:])} in {clone} (see {log})")
-    write_json(root / RESULTS / name / f"seed-{seed}.json", _record(clone, seed))
+    write_json(root / RESULTS / name / f"seed-{seed}.json", _record(clone, seed, phase))
 
 
 def commit_of(folder: Path) -> str:
@@ -79,9 +77,9 @@ def commit_of(folder: Path) -> str:
     return found.stdout.strip()
 
 
-def _record(clone: Path, seed: int) -> dict[str, Any]:
+def _record(clone: Path, seed: int, phase: str) -> dict[str, Any]:
     checkpoints = {}
-    for role, checkpoint in CHECKPOINTS.items():
+    for role, checkpoint in (("pretrain", "pretrain"), (phase, f"sft-{phase}")):
         folder = clone / "reports/evaluation" / checkpoint
         found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
@@ -120,7 +118,7 @@ def gate(root: Path, name: str) -> bool:
     passed = len(fresh) >= FEWEST_SEEDS
     if not passed:
         print(f"{len(fresh)} seeds that are not in {TUNING_SEEDS}; {FEWEST_SEEDS} are needed")
-    for condition in CONDITIONS:
+    for condition in conditions_of(records[0]):
         found = differences(records, condition)
         mean = seed_mean(found)
         passed &= holds(mean)
@@ -132,7 +130,9 @@ def gate(root: Path, name: str) -> bool:
     return passed
 
 
-def run_seeds(root: Path, attempts: Sequence[tuple[str, Sequence[str]]], seeds: Sequence[int], jobs: int) -> None:
+def run_seeds(
+    root: Path, attempts: Sequence[tuple[str, Sequence[str]]], seeds: Sequence[int], jobs: int, phase: str = "direct"
+) -> None:
     """Run (name, settings) for each seed, if it has no record yet: seeds side by side, the attempts of one in turn."""
     left = {
         seed: [(name, own) for name, own in attempts if not (root / RESULTS / name / f"seed-{seed}.json").exists()]
@@ -144,7 +144,7 @@ def run_seeds(root: Path, attempts: Sequence[tuple[str, Sequence[str]]], seeds: 
 
         def run_all(seed: int) -> None:
             for name, own in left[seed]:
-                run_seed(root, name, seed, own, threads)
+                run_seed(root, name, seed, own, threads, phase)
                 progress.update()
 
         for _ in pool.map(run_all, seeds):
@@ -159,6 +159,7 @@ def main() -> None:
     run = commands.add_parser("run", help="run seeds that have no record yet")
     run.add_argument("name")
     run.add_argument("-S", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    run.add_argument("--phase", choices=("direct", "long"), default="direct", help="the phase to judge (direct)")
     commands.add_parser("gate", help="print the conditions of recorded seeds").add_argument("name")
     knobs = commands.add_parser("knobs", help="run all combinations of a few settings")
     for command in (run, knobs):
@@ -171,9 +172,10 @@ def main() -> None:
         return
     if arguments.command == "run":
         attempts = [(arguments.name, arguments.settings)]
+        run_seeds(root, attempts, arguments.seeds, arguments.jobs, arguments.phase)
     else:
         attempts = [(run_name(each), knob_settings(each)) for each in combinations()]
-    run_seeds(root, attempts, arguments.seeds, arguments.jobs)
+        run_seeds(root, attempts, arguments.seeds, arguments.jobs)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from stages.report.recorded_runs import (
 )
 from stages.report.regime_runs import figures_table, regime_table
 from stages.report.run.metric_specs import signed
+from stages.report.run.regime import GROUNDED_CONDITIONS
 
 DASH = "–"
 _TWO_ALTERNATIVE = {
@@ -316,6 +317,12 @@ def regime(sources: Sources, language: Language) -> str:
     return markdown(regime_table(sources.root))
 
 
+def grounded(sources: Sources, language: Language) -> str:
+    """Whether the model learns what it must where it is helped."""
+    rows = regime_table(sources.root, GROUNDED_CONDITIONS)
+    return _table_or_note(rows if len(rows) > 1 else [])
+
+
 def regime_figures(sources: Sources, language: Language) -> str:
     """The default regime's texts beside those of the notes."""
     return _table_or_note(figures_table(sources.root))
@@ -340,6 +347,7 @@ TABLES: Mapping[str, Callable[[Sources, Language], str]] = {
     "metrics-diff": metrics_diff,
     "experiments": experiments,
     "regime": regime,
+    "grounded": grounded,
     "regime-figures": regime_figures,
     "knobs": knobs,
 }

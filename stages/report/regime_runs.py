@@ -16,7 +16,7 @@ from stages.common.core.errors import InputError
 from stages.report.notes_texts import NOTES_TEXTS
 from stages.report.recorded_runs import SeedMean, seed_mean
 from stages.report.run.metric_specs import BY_KEY, CAPTION_PREFIX, FAR_FIRST_PREFIX, signed
-from stages.report.run.regime import CONDITIONS, Condition, Role, Value
+from stages.report.run.regime import CONDITIONS, GROUNDED_CONDITIONS, Condition, Role, Value
 
 RESULTS = Path("benchmarks/results/regime")
 DEFAULT = "ungrounded-2"  # the attempt with the values of params.yaml
@@ -77,15 +77,21 @@ def metric_of(record: Record, role: Role, metric: str) -> float | None:
     return record["checkpoints"][role]["intervals"].get(metric, {}).get("value")
 
 
+def conditions_of(record: Record) -> tuple[Condition, ...]:
+    """By which conditions the checkpoints of the record are judged."""
+    return CONDITIONS if "direct" in record["checkpoints"] else GROUNDED_CONDITIONS
+
+
 def holds(found: SeedMean) -> bool:
     return found.low is not None and found.low > 0
 
 
-def regime_table(root: Path) -> list[list[str]]:
-    """Rows of a table: an attempt each, with the parameters that are not the same in all attempts, and every
-    condition's mean difference and t-interval; bold where it holds."""
-    rows = [["name", "parameters", "seeds", *(condition.key for condition in CONDITIONS)]]
-    attempts = {name: read_records(root, name) for name in names(root)}
+def regime_table(root: Path, conditions: tuple[Condition, ...] = CONDITIONS) -> list[list[str]]:
+    """Rows of a table: each attempt that is judged by ``conditions``, with the parameters that are not the same in all
+    of these, and every condition's mean difference and t-interval; bold where it holds."""
+    rows = [["name", "parameters", "seeds", *(condition.key for condition in conditions)]]
+    recorded = {name: read_records(root, name) for name in names(root)}
+    attempts = {name: records for name, records in recorded.items() if conditions_of(records[0]) == conditions}
     params = [flat(records[0]["params"]) for records in attempts.values()]
     keys = dict.fromkeys(key for each in params for key in each)
     varied = [key for key in keys if any(key not in each or each[key] != params[0].get(key) for each in params)]
@@ -93,7 +99,7 @@ def regime_table(root: Path) -> list[list[str]]:
         settings = ", ".join(f"`{key}={values[key]}`" for key in varied if key in values) or "–"
         seeds = ", ".join(str(record["seed"]) for record in records)
         cells = []
-        for condition in CONDITIONS:
+        for condition in conditions:
             found = seed_mean(differences(records, condition))
             text = "–" if found.value is None else signed(found.value, 2)
             if found.low is not None:

@@ -63,7 +63,9 @@ def test_recorded_runs_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     write_record(tmp_path, frozenset(), 1)
     write_record(tmp_path, frozenset({"blind"}), 2)
     done = []
-    monkeypatch.setattr(regime, "run_seed", lambda root, name, seed, settings, threads: done.append((name, seed)))
+    monkeypatch.setattr(
+        regime, "run_seed", lambda root, name, seed, settings, threads, phase: done.append((name, seed))
+    )
     attempts = [(run_name(each), knob_settings(each)) for each in combinations()[:2]]
     regime.run_seeds(tmp_path, attempts, [1, 2], 1)
     assert done == [("knobs/blind", 1), ("knobs/default", 2)]

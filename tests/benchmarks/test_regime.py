@@ -12,7 +12,7 @@ from benchmarks.regime import TUNING_SEEDS, gate, set_params
 from stages.common.core.errors import InputError
 from stages.report.notes_texts import NOTES_TEXTS
 from stages.report.regime_runs import DEFAULT, RESULTS, differences, figures_table, regime_table
-from stages.report.run.regime import CONDITIONS
+from stages.report.run.regime import CONDITIONS, GROUNDED_CONDITIONS
 
 PASSING = {
     "direct": {
@@ -157,3 +157,18 @@ def test_figures_beside_the_notes_are_means_and_paired_differences_over_seeds(tm
     assert cells["ours: pretraining, short prompt"][0] == "25.0 [25.0, 25.0]"
     assert cells["ours: direct, long prompt, far things first"][-1].startswith("−20.0 [")
     assert cells["ours: direct minus pretraining, long prompt"][1] == f"+1.00 [+{1 - half:.2f}, +{1 + half:.2f}]"
+
+
+def test_the_end_of_the_curriculum_is_judged_by_what_it_must_learn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = {"precision": 0.9, "recall_near": 0.79}
+    write_records(tmp_path, {"long": long, "pretrain": PASSING["pretrain"]}, name="grounded")
+    write_records(tmp_path, PASSING)
+    assert not gate(tmp_path, "grounded")
+    printed = capsys.readouterr().out
+    assert "FAILS  long_near " in printed and "holds  long_precise" in printed
+    assert len(printed.splitlines()) == 1 + len(GROUNDED_CONDITIONS) + 1
+    head, row = regime_table(tmp_path, GROUNDED_CONDITIONS)
+    assert (row[0], head[3:]) == ("grounded", ["long_precise", "long_near"])
+    assert [row[0] for row in regime_table(tmp_path)[1:]] == ["try"]

@@ -12,7 +12,7 @@ from stages.report.run.figures import Relation, Side, relation, side_difference,
 from stages.report.run.load_run import PRETRAIN, Run
 from stages.report.run.records import Interval
 
-Role = Literal["pretrain", "direct"]
+Role = Literal["pretrain", "direct", "long"]  # long: the end of the curriculum
 Value = tuple[Role, str] | float  # a metric of a checkpoint, or a limit
 
 
@@ -61,6 +61,17 @@ CONDITIONS = (
         ("pretrain", "caption_precision"),
         0.7,
     ),
+)
+
+# What the model must learn where it is helped: the regime grounded.
+GROUNDED_CONDITIONS = (
+    Condition(
+        "long_precise",
+        "More than 85 % of the kinds that the curriculum's texts name are in the picture",
+        ("long", "precision"),
+        0.85,
+    ),
+    Condition("long_near", "They name more than 80 % of the near things", ("long", "recall_near"), 0.8),
 )
 
 
