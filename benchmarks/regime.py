@@ -2,13 +2,14 @@
 
     python -m benchmarks.regime run NAME --seeds 31,32,33 [-S key=value ...] [--phase long]
     python -m benchmarks.regime gate NAME
-    python -m benchmarks.regime knobs --seeds 101,102
+    python -m benchmarks.regime knobs --seeds 11,12
 
 `run` clones the committed project into .regime/NAME-SEED for each seed, sets parameters there, and runs
 `dvc repro score-pretrain score@direct`; with `--phase long`, the end of the curriculum, by which the regime grounded is
 judged. DVC's cache is shared, so what two runs have in common is computed once. A finished seed is written at once to
 benchmarks/results/regime/NAME/seed-SEED.json, and is skipped when `run` starts again. `gate` reads these files alone
-and prints each condition with its interval over seeds (Student's t).
+and prints each condition with its interval over seeds (Student's t). `knobs` runs, in the same way, all combinations of
+the settings in stages/report/knob_runs.py.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from dvc.exceptions import InvalidArgumentError
@@ -133,18 +135,28 @@ def gate(root: Path, name: str) -> bool:
 def run_seeds(
     root: Path, attempts: Sequence[tuple[str, Sequence[str]]], seeds: Sequence[int], jobs: int, phase: str = "direct"
 ) -> None:
-    """Run (name, settings) for each seed, if it has no record yet: seeds side by side, the attempts of one in turn."""
+    """Run (name, settings) for each seed, if it has no record yet: seeds side by side, the attempts of one in turn.
+
+    Raises InputError where one fails; what is under way then is finished, and nothing else is started.
+    """
     left = {
         seed: [(name, own) for name, own in attempts if not (root / RESULTS / name / f"seed-{seed}.json").exists()]
         for seed in seeds
     }
     busy = sum(map(bool, left.values()))
     threads = max(1, (os.cpu_count() or 1) // max(1, min(jobs, busy)))
+    failed = Event()
     with tqdm(total=sum(map(len, left.values())), unit="run") as progress, ThreadPoolExecutor(jobs) as pool:
 
         def run_all(seed: int) -> None:
             for name, own in left[seed]:
-                run_seed(root, name, seed, own, threads, phase)
+                if failed.is_set():
+                    return
+                try:
+                    run_seed(root, name, seed, own, threads, phase)
+                except BaseException:
+                    failed.set()
+                    raise
                 progress.update()
 
         for _ in pool.map(run_all, seeds):

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-from stages.report.regime_runs import RESULTS, Record, metric_of, read_records
+from stages.common.core.errors import InputError
+from stages.report.regime_runs import RESULTS, Record, flat, metric_of, read_records
 from stages.report.run.metric_specs import signed
 from stages.report.run.regime import Role
 
@@ -68,6 +69,7 @@ def knob_table(root: Path) -> list[list[str]]:
     }
     if not recorded:
         return []
+    _check(recorded)
     rows = [["", "seeds", *(column.title for column in COLUMNS)]]
     for combination, records in recorded.items():
         seeds = ", ".join(str(record["seed"]) for record in records)
@@ -83,16 +85,30 @@ def knob_table(root: Path) -> list[list[str]]:
             for combination, seed in by_seed
             if knob not in combination and (combination | {knob}, seed) in by_seed
         ]
-        rows.append([f"effect of {knob}", "", *(_effect(pairs, column) for column in COLUMNS)])
+        rows.append([f"effect of {knob}", f"{len(pairs)} pairs", *(_effect(pairs, column) for column in COLUMNS)])
     return rows
+
+
+def _check(recorded: Mapping[Combination, Sequence[Record]]) -> None:
+    """Raises InputError where combinations differ in anything but the knobs."""
+    changed = {setting.partition("=")[0] for setting in KNOBS.values()}
+    seen = {}
+    for combination, (record, *_) in recorded.items():
+        others = {key: value for key, value in flat(record["params"]).items() if key not in changed}
+        seen[run_name(combination)] = record["code"], others
+    first, *rest = seen
+    for name in rest:
+        if seen[name] != seen[first]:
+            raise InputError(f"{RESULTS}: {first} and {name} are of different code or settings: run both again")
 
 
 def _effect(pairs: Sequence[tuple[Record, Record]], column: Column) -> str:
     """Mean change of a metric, with the least and the greatest, over pairs of runs of one seed that differ in one knob
-    alone. Pairs in which it is undefined do not count."""
+    alone. Pairs in which it is undefined do not count, and the number of those that do is given."""
     values = [tuple(metric_of(each, column.role, column.metric) for each in pair) for pair in pairs]
     changes = [changed - without for without, changed in values if None not in (without, changed)]
     if not changes:
         return "–"
     average, least, most = (signed(value, column.decimals) for value in (mean(changes), min(changes), max(changes)))
-    return f"{average} ({least} … {most})"
+    counted = "" if len(changes) == len(pairs) else f", {len(changes)} of {len(pairs)} pairs"
+    return f"{average} ({least} … {most}{counted})"

@@ -54,12 +54,16 @@ def read_records(root: Path, name: str) -> list[Record]:
         )
     first = records[0]
     for record in records:
-        if (record["code"], record["params"]) != (first["code"], first["params"]):
+        if _made_of(record) != _made_of(first):
             raise InputError(
-                f"{RESULTS / name}: seeds {first['seed']} and {record['seed']} are of different code or settings; "
-                "record them under different names"
+                f"{RESULTS / name}: seeds {first['seed']} and {record['seed']} are of different code, settings or "
+                "phases; record them under different names"
             )
     return sorted(records, key=lambda record: record["seed"])
+
+
+def _made_of(record: Record) -> tuple[str, Mapping[str, Any], set[str]]:
+    return record["code"], record["params"], set(record["checkpoints"])
 
 
 def differences(records: Sequence[Record], condition: Condition) -> list[float | None]:
@@ -109,13 +113,21 @@ def regime_table(root: Path, conditions: tuple[Condition, ...] = CONDITIONS) -> 
     return rows
 
 
-# Of texts: CHAIR-i, absent kinds, recall and characters, as in the notes, and the rise along the text, if it has one.
-_WHOLE = ("chair_i", "unsupported", "recall", "length")
+# Of texts, in the order of the columns: "" where it was not measured or has no meaning.
+_WHOLE = ("chair_i", "precision", "unsupported", "recall", "length")
 _CAPTION = tuple(CAPTION_PREFIX + key for key in _WHOLE)
-_OPENING = ("chair_i_opening", "unsupported_opening", "recall_opening", "length_opening")
+_OPENING = ("", "chair_i_opening", "unsupported_opening", "recall_opening", "length_opening")
 _NEAR_FIRST = (*_WHOLE, "chair_i_rise")
 _FAR_FIRST = tuple(FAR_FIRST_PREFIX + key for key in _NEAR_FIRST)
-_TEXTS: tuple[tuple[str, tuple[Role, ...], tuple[str, ...]], ...] = (
+_COLUMNS = (
+    "CHAIR-i, %",
+    "of first mentions, %",
+    "absent kinds a text",
+    "recall, %",
+    "characters",
+    "rise of CHAIR-i of first mentions, points",
+)
+TEXTS: tuple[tuple[str, tuple[Role, ...], tuple[str, ...]], ...] = (
     ("pretraining, short prompt", ("pretrain",), _CAPTION),
     ("pretraining, long prompt", ("pretrain",), _WHOLE),
     ("pretraining, long prompt, first two sentences", ("pretrain",), _OPENING),
@@ -133,22 +145,25 @@ def figures_table(root: Path) -> list[list[str]]:
     if DEFAULT not in names(root):
         return []
     records = read_records(root, DEFAULT)
-    rows = [["texts", "CHAIR-i, %", "absent kinds a text", "recall, %", "characters", "rise of CHAIR-i, points"]]
+    rows = [["texts", *_COLUMNS]]
     for text in NOTES_TEXTS:
-        rows.append([f"notes: {text.model}", text.chair_i, text.unsupported, text.recall, text.length, ""])
-    for title, roles, keys in _TEXTS:
-        cells = [_cell(records, roles, key) for key in keys]
-        rows.append([f"ours: {title}", *cells, *[""] * (len(rows[0]) - 1 - len(cells))])
+        rows.append([f"notes: {text.model}", text.chair_i, "", text.unsupported, text.recall, text.length, ""])
+    for title, roles, keys in TEXTS:
+        cells = [_cell(records, roles, key) if key else "" for key in keys]
+        rows.append([f"ours: {title}", *cells, *[""] * (len(_COLUMNS) - len(cells))])
     return rows
 
 
 def _cell(records: Sequence[Record], roles: tuple[Role, ...], key: str) -> str:
-    """A metric of one checkpoint, or of the first minus the second."""
+    """A metric of one checkpoint, or of the first minus the second. In place of precision, the share that is absent."""
+    values: list[float | None] = []
+    for record in records:
+        each = [metric_of(record, role, key) for role in roles]
+        if key.endswith("precision"):
+            each = [None if value is None else 1 - value for value in each]
+        values.append(None if None in each else each[0] - sum(each[1:]))
     metric = BY_KEY[key.removeprefix(CAPTION_PREFIX).removeprefix(FAR_FIRST_PREFIX)]
-    if len(roles) == 1:
-        found, show = seed_mean([metric_of(record, *roles, key) for record in records]), metric.show
-    else:
-        first, second = ((role, key) for role in roles)
-        found, show = seed_mean([_difference(record, first, second) for record in records]), metric.change
+    show = metric.show if len(roles) == 1 else metric.change
+    found = seed_mean(values)
     interval = "" if found.low is None else f" [{show(found.low)}, {show(found.high)}]"
     return show(found.value) + interval

@@ -257,37 +257,40 @@ _COMPARED: Mapping[Relation, str] = {
 
 
 def _training_or_length(run: Run) -> tuple[str, str] | None:
-    """Both checkpoints at the same long prompt: their whole texts, and the first two sentences."""
+    """Both checkpoints at the same long prompt: what share of the kinds that they name is absent, in their whole texts
+    and in the first two sentences."""
     direct = direct_checkpoint(run)
-    texts, opening = (difference(run, direct, PRETRAIN, key) for key in ("unsupported", "unsupported_opening"))
-    share = difference(run, direct, PRETRAIN, "chair_i_opening")
-    if texts.value is None:
+    whole = difference(run, PRETRAIN, direct, "precision")  # the shares that are absent are 1 - precision
+    opening = difference(run, direct, PRETRAIN, "chair_i_opening")
+    if whole.value is None or opening.value is None:
         return None
+    metric = BY_KEY["chair_i_opening"]
+    shares = {
+        name: (
+            metric.show(_complement(figure(run.checkpoints[name], "precision")).value),
+            metric.show(figure(run.checkpoints[name], "chair_i_opening").value),
+        )
+        for name in (direct, PRETRAIN)
+    }
     return (
-        _training_or_length_headline(direct, relation(texts), relation(share)),
-        f"At the same long prompt, {direct} names {_absent(run, direct, '')}, "
-        f"pretraining {_absent(run, PRETRAIN, '')}: "
-        f"{_change(BY_KEY['unsupported'], texts)}. In the first two sentences alone, {direct} names "
-        f"{_absent(run, direct, '_opening')}, pretraining {_absent(run, PRETRAIN, '_opening')}: "
-        f"{_change(BY_KEY['unsupported'], opening)}; CHAIR-i of these sentences: "
-        f"{_change(BY_KEY['chair_i_opening'], share)}.",
+        _training_or_length_headline(direct, relation(whole), relation(opening)),
+        f"At the same long prompt, {shares[direct][0]} % of the kinds that {direct} names are absent, and "
+        f"{shares[PRETRAIN][0]} % of those that pretraining names: {_change(metric, whole)} points. In the first two "
+        f"sentences alone: {shares[direct][1]} % and {shares[PRETRAIN][1]} %: {_change(metric, opening)} points. "
+        f"Counted, {direct} names {_absent(run, direct, '')}, {_absent(run, direct, '_opening')} of its first two "
+        f"sentences; pretraining {_absent(run, PRETRAIN, '')}, {_absent(run, PRETRAIN, '_opening')}.",
     )
 
 
-def _training_or_length_headline(direct: str, texts: Relation, opening: Relation) -> str:
-    if texts == "higher":
-        return {
-            "higher": f"In this run, not only the length hurts: {direct} is worse already in its first two sentences.",
-            "lower": f"In this run, the length hurts: in its first two sentences, {direct} is better than pretraining.",
-        }.get(
-            opening,
-            f"In this run, {direct} names more absent kinds than pretraining in whole texts; the CHAIR-i of its first "
-            "two sentences is not clearly different.",
-        )
-    if opening == "higher":
-        return f"In this run, training hurts: {direct} is worse than pretraining in its first two sentences."
-    if texts == "lower":
-        return f"In this run, neither hurts: {direct} names fewer absent kinds than pretraining."
+def _training_or_length_headline(direct: str, whole: Relation, opening: Relation) -> str:
+    if whole == "higher" and opening == "higher":
+        return f"In this run, not only the length hurts: {direct} is worse already in its first two sentences."
+    if whole == "higher" and opening == "lower":
+        return f"In this run, the length hurts: in its first two sentences, {direct} is better than pretraining."
+    if whole == "higher":
+        return f"In this run, {direct} is worse than pretraining, but not clearly so in its first two sentences."
+    if whole == "lower" and opening != "higher":
+        return f"In this run, neither training nor length hurts: {direct} is better than pretraining."
     return "In this run, training and length cannot be told apart."
 
 
@@ -304,8 +307,9 @@ def _depth_or_distance(run: Run) -> tuple[str, str] | None:
     metric = BY_KEY["chair_i_rise"]
     return (
         headline,
-        f"From the first two sentences to the rest, its CHAIR-i changes by {format_change(metric, near)} points where "
-        f"near things come first, and by {format_change(metric, far)} where far things come first.",
+        f"From the first two sentences of {direct} to the rest, CHAIR-i of first mentions changes by "
+        f"{format_change(metric, near)} points where near things come first, and by {format_change(metric, far)} where "
+        f"far things come first (on {run.params.evaluate.scenes} and {run.params.evaluate.far_first_scenes} scenes).",
     )
 
 

@@ -8,10 +8,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks import regime
 from benchmarks.regime import TUNING_SEEDS, gate, set_params
 from stages.common.core.errors import InputError
 from stages.report.notes_texts import NOTES_TEXTS
-from stages.report.regime_runs import DEFAULT, RESULTS, differences, figures_table, regime_table
+from stages.report.regime_runs import (
+    DEFAULT,
+    RESULTS,
+    common_params,
+    differences,
+    figures_table,
+    read_records,
+    regime_table,
+)
 from stages.report.run.regime import CONDITIONS, GROUNDED_CONDITIONS
 
 PASSING = {
@@ -33,12 +42,12 @@ PARAMS = {"data": {"kinds": 20, "far_sizes": [0.1, 0.2]}, "model": {"projector":
 def write_records(
     root: Path, values: dict, shifts: tuple[float, ...] = (-0.01, 0.0, 0.01, -0.005, 0.005), name: str = "try"
 ) -> None:
-    """One record per shift, which is added to every metric of the direct arm."""
+    """One record per shift, which is added to every metric of all checkpoints but pretraining."""
     for seed, shift in enumerate(shifts):
         checkpoints = {
             role: {
                 "intervals": {
-                    key: {"value": value + shift * (role == "direct" and not key.startswith("reference"))}
+                    key: {"value": value + shift * (role != "pretrain" and not key.startswith("reference"))}
                     for key, value in metrics.items()
                 }
             }
@@ -100,7 +109,7 @@ def test_seeds_of_different_code_or_settings_are_not_averaged(tmp_path: Path, ol
     write_records(tmp_path, PASSING)
     path = tmp_path / RESULTS / "try/seed-2.json"
     path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
-    with pytest.raises(InputError, match="different code or settings"):
+    with pytest.raises(InputError, match="different code, settings or phases"):
         gate(tmp_path, "try")
 
 
@@ -142,21 +151,71 @@ def test_the_table_lists_the_parameters_in_which_attempts_differ(tmp_path: Path)
 
 def test_figures_beside_the_notes_are_means_and_paired_differences_over_seeds(tmp_path: Path) -> None:
     metrics = {
-        "direct": {"chair_i": 0.4, "unsupported": 1.5, "far_first_chair_i_rise": -0.2},
-        "pretrain": {"chair_i": 0.3, "unsupported": 0.5, "caption_chair_i": 0.25},
+        "direct": {"chair_i": 0.4, "precision": 0.6, "unsupported": 1.5, "far_first_chair_i_rise": -0.2},
+        "pretrain": {"chair_i": 0.3, "precision": 0.7, "unsupported": 0.5, "caption_chair_i": 0.25},
     }
+    metrics["direct"] |= {"chair_i_opening": 0.15, "unsupported_opening": 0.35, "length_opening": 31.0}
+    metrics["pretrain"] |= {"chair_i_opening": 0.2}
     write_records(tmp_path, metrics, (-0.01, 0.01), name=DEFAULT)
+    for seed, shift in enumerate((-0.03, 0.03)):  # pretraining varies three times as much, with the other
+        path = tmp_path / RESULTS / DEFAULT / f"seed-{seed}.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for value in record["checkpoints"]["pretrain"]["intervals"].values():
+            value["value"] += shift
+        path.write_text(json.dumps(record), encoding="utf-8")
     head, *rows = figures_table(tmp_path)
     assert {len(row) for row in rows} == {len(head)}
     assert [row[1] for row in rows[: len(NOTES_TEXTS)]] == [text.chair_i for text in NOTES_TEXTS]
-    cells = {row[0]: row[1:] for row in rows}
+    cells = {row[0].removeprefix("ours: "): dict(zip(head[1:], row[1:], strict=True)) for row in rows}
     half = 12.7062 * 0.01  # Student's t for one degree of freedom; the two values are 0.01 from their mean
-    own = cells["ours: direct, long prompt"]
-    assert own[0] == f"40.0 [{100 * (0.4 - half):.1f}, {100 * (0.4 + half):.1f}]"
-    assert own[2] == "–"
-    assert cells["ours: pretraining, short prompt"][0] == "25.0 [25.0, 25.0]"
-    assert cells["ours: direct, long prompt, far things first"][-1].startswith("−20.0 [")
-    assert cells["ours: direct minus pretraining, long prompt"][1] == f"+1.00 [+{1 - half:.2f}, +{1 + half:.2f}]"
+    direct = cells["direct, long prompt"]
+    assert direct["CHAIR-i, %"] == f"40.0 [{100 * (0.4 - half):.1f}, {100 * (0.4 + half):.1f}]"
+    assert direct["of first mentions, %"] == f"40.0 [{100 * (0.4 - half):.1f}, {100 * (0.4 + half):.1f}]"
+    assert direct["recall, %"] == "–"
+    opening = cells["direct, long prompt, first two sentences"]
+    assert opening["CHAIR-i, %"] == "" and opening["of first mentions, %"].startswith("15.0 [")
+    assert opening["absent kinds a text"].startswith("0.35 [") and opening["characters"].startswith("31.0 [")
+    assert cells["pretraining, short prompt"]["CHAIR-i, %"].startswith("25.0 [")
+    assert cells["direct, long prompt, far things first"][head[-1]].startswith("−20.0 [")
+    change = cells["direct minus pretraining, long prompt"]
+    assert change["absent kinds a text"] == f"+1.00 [+{1 - 2 * half:.2f}, +{1 + 2 * half:.2f}]"
+    assert change["of first mentions, %"].startswith("+10.0 [")
+    change = cells["direct minus pretraining, long prompt, first two sentences"]
+    assert change["of first mentions, %"].startswith("−5.0 [") and change["absent kinds a text"] == "–"
+
+
+def test_the_attempt_that_is_shown_has_the_parameters_of_the_project() -> None:
+    root = Path(__file__).parents[2]
+    assert read_records(root, DEFAULT)[0]["params"] == common_params(root)
+
+
+def test_records_of_different_phases_do_not_go_under_one_name(tmp_path: Path) -> None:
+    write_records(tmp_path, PASSING, (0.0,))
+    path = tmp_path / RESULTS / "try/seed-0.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record |= {"seed": 1, "checkpoints": {"long": {"intervals": {}}, "pretrain": {"intervals": {}}}}
+    path.with_name("seed-1.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(InputError, match="different code, settings or phases"):
+        gate(tmp_path, "try")
+
+
+@pytest.mark.parametrize("phase", ["direct", "long"])
+def test_a_record_is_of_the_phase_that_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+    for name in ("pretrain", "sft-direct", "sft-long"):
+        folder = tmp_path / "reports/evaluation" / name
+        folder.mkdir(parents=True)
+        figures = {"intervals": {"of": {"value": name}}, "series": {"sentence": [1], "other": [2]}}
+        (folder / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
+        (folder / "provenance.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "params.yaml").write_text("seed: 3\nwandb: {mode: disabled}\ndata: {kinds: 20}\n", encoding="utf-8")
+    monkeypatch.setattr(regime, "commit_of", lambda _: "0123")
+    monkeypatch.setattr(regime, "code_hash", lambda _: "c")
+    record = regime._record(tmp_path, 3, phase)
+    assert {role: each["intervals"]["of"]["value"] for role, each in record["checkpoints"].items()} == {
+        "pretrain": "pretrain",
+        phase: f"sft-{phase}",
+    }
+    assert record["params"] == {"data": {"kinds": 20}} and record["seed"] == 3
 
 
 def test_the_end_of_the_curriculum_is_judged_by_what_it_must_learn(
@@ -172,3 +231,5 @@ def test_the_end_of_the_curriculum_is_judged_by_what_it_must_learn(
     head, row = regime_table(tmp_path, GROUNDED_CONDITIONS)
     assert (row[0], head[3:]) == ("grounded", ["long_precise", "long_near"])
     assert [row[0] for row in regime_table(tmp_path)[1:]] == ["try"]
+    write_records(tmp_path, {"long": long | {"recall_near": 0.85}, "pretrain": PASSING["pretrain"]}, name="grounded")
+    assert gate(tmp_path, "grounded")

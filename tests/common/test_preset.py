@@ -58,10 +58,15 @@ def test_only_the_named_values_change() -> None:
     assert apply_preset(TEXT, values) == expected
 
 
-@pytest.mark.parametrize("path", REGIMES, ids=lambda path: path.stem)
-def test_a_regime_changes_the_defaults(path: Path, tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text(apply_preset(PARAMS, read_preset(path)), encoding="utf-8")
-    assert load_params(tmp_path / "params.yaml") != load_params(ROOT / "tests/params.yaml")
+def test_the_grounded_regime_has_near_things_and_true_texts_only(tmp_path: Path) -> None:
+    defaults = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(
+        apply_preset(defaults, read_preset(ROOT / "presets/regimes/grounded.args")), encoding="utf-8"
+    )
+    data = load_params(tmp_path / "params.yaml").data
+    assert data.unsupported == 0 and data.far_weights[0] > 0 and not any(data.far_weights[1:])
+    before = load_params(ROOT / "params.yaml").data
+    assert before.unsupported > 0 and any(before.far_weights[1:])
 
 
 def test_a_list_is_replaced_by_one_as_long_and_keeps_the_comments() -> None:
@@ -140,9 +145,9 @@ def test_minimind_has_the_shape_of_minimind_v() -> None:
     [
         ("-S data.image_sise=48\n-S seed=3", "data.image_sise"),
         ("-S seed=3\n-S seed.deeper=3", "seed.deeper"),
-        ("-S seed=3\n-S data.near_weights=3", "data.near_weights=3 does not replace one single value"),
-        ("-S seed=3\n-S data.near_weights=[3,4]", "near_weights=[3,4] does not replace one single value, or a list"),
-        ("-S seed=3\n-S sft.max_len=[3]", "sft.max_len=[3] does not replace one single value"),
+        ("-S seed=3\n-S data.near_weights=3", "data.near_weights=3 does not fit"),
+        ("-S seed=3\n-S data.near_weights=[3,4]", "data.near_weights=[3,4] does not fit"),
+        ("-S seed=3\n-S sft.max_len=[3]", "sft.max_len=[3] does not fit"),
         ("-S seed=3\n-S sft.max_len=[3", "sft.max_len=[3 is not a value that"),
         ("-S seed=3\n-S +sft.phases.extra=3", "+sft.phases.extra"),
         ("-S seed=3\n-S sft.epochs", "sft.epochs"),

@@ -9,11 +9,13 @@ import pytest
 from stages.evaluate.score.depth import DEPTH_METRICS, REFERENCE_METRICS
 from stages.evaluate.score.losses import ALTERNATIVE_METRICS
 from stages.evaluate.score.texts import TEXT_METRICS
+from stages.report.knob_runs import COLUMNS
 from stages.report.page import render_page
+from stages.report.regime_runs import TEXTS
 from stages.report.regime_section import regime_section, verdict_sentence
 from stages.report.run.load_run import Run, load_run
 from stages.report.run.metric_specs import BY_KEY
-from stages.report.run.regime import CONDITIONS, judge
+from stages.report.run.regime import CONDITIONS, GROUNDED_CONDITIONS, judge
 
 PRETRAIN = {
     "caption_unsupported": 0.4,
@@ -125,20 +127,24 @@ def test_a_run_without_a_control_arm_has_no_plain_fine_tuning(inputs):
     [
         ({"chair_i_opening": 0.5}, "In this run, not only the length hurts"),
         ({}, "In this run, the length hurts: in its first two sentences, sft-direct is better than pretraining."),
-        ({"unsupported": 0.6}, "In this run, neither hurts: sft-direct names fewer absent kinds than pretraining."),
-        ({"unsupported": 1.2}, "In this run, training and length cannot be told apart"),
         (
             {"chair_i_opening": 0.3},
-            "In this run, sft-direct names more absent kinds than pretraining in whole texts; the",
+            "In this run, sft-direct is worse than pretraining, but not clearly so in its first",
         ),
-        ({"chair_i_opening": 0.5, "unsupported": 1.2}, "In this run, training hurts"),
-        ({"chair_i_opening": 0.5, "unsupported": 0.6}, "In this run, training hurts"),
+        ({"precision": 0.8}, "In this run, neither training nor length hurts: sft-direct is better than pretraining."),
+        ({"precision": 0.8, "chair_i_opening": 0.3}, "In this run, neither training nor length hurts"),
+        ({"precision": 0.8, "chair_i_opening": 0.5}, "In this run, training and length cannot be told apart"),
+        ({"precision": 0.7}, "In this run, training and length cannot be told apart"),
+        ({"precision": 0.7, "chair_i_opening": 0.5}, "In this run, training and length cannot be told apart"),
     ],
 )
 def test_training_and_length_are_told_apart_at_the_same_prompt(inputs, direct, words):
-    ((headline, figures),) = regime_section(run_of(inputs, direct)).causes
+    run = run_of(inputs, {"precision": 0.6} | direct, {"precision": 0.7})
+    ((headline, figures),) = regime_section(run).causes
     assert headline.startswith(words)
-    assert "names 0.50 absent kinds in 41.0 characters" in figures
+    assert figures.startswith("At the same long prompt, ") and "30.0 % of those that pretraining names" in figures
+    assert "0.50 absent kinds in 41.0 characters of its first two sentences" in figures
+    assert headline in render_page(run)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +161,7 @@ def test_depth_and_distance_are_told_apart_by_the_order(inputs, near_first, far_
     _, (headline, figures) = regime_section(run).causes
     assert headline == words
     assert f"changes by {BY_KEY['chair_i_rise'].change(near_first)}" in figures
+    assert headline in render_page(run)
 
 
 def test_the_figures_of_the_notes_stand_beside_those_of_the_run(inputs):
@@ -188,7 +195,13 @@ def test_the_curve_has_every_checkpoint_and_the_levels_of_the_training_texts(inp
 
 def test_conditions_and_titles_are_those_of_the_metrics_that_are_scored():
     scored = TEXT_METRICS | DEPTH_METRICS | REFERENCE_METRICS | ALTERNATIVE_METRICS
-    sides = [side for each in CONDITIONS for side in (each.larger, each.smaller) if not isinstance(side, float)]
-    assert {role for role, _ in sides} == {"pretrain", "direct"}
-    assert {metric.removeprefix("caption_") for _, metric in sides} <= set(scored)
+    conditions = (*CONDITIONS, *GROUNDED_CONDITIONS)
+    sides = [side for each in conditions for side in (each.larger, each.smaller) if not isinstance(side, float)]
+    assert {role for role, _ in sides} == {"pretrain", "direct", "long"}
+    keys = (
+        {metric for _, metric in sides}
+        | {column.metric for column in COLUMNS}
+        | {key for *_, row in TEXTS for key in row if key}
+    )
+    assert {key.removeprefix("caption_").removeprefix("far_first_") for key in keys} <= set(scored)
     assert set(scored) <= set(BY_KEY)

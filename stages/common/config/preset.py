@@ -68,8 +68,8 @@ def apply_preset(text: str, values: dict[str, str]) -> str:
                 section[name][index] = item
         else:
             raise InputError(
-                f"{key}={value} does not replace one single value, or a list of single values by one as long; a preset "
-                "can set nothing else"
+                f"{key}={value} does not fit: a preset can replace a single value by another, and a list by one with "
+                "as many items"
             )
     stream = io.StringIO()
     yaml.dump(root, stream)
