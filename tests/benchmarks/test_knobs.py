@@ -50,7 +50,7 @@ def test_effects_are_means_over_pairs_that_differ_in_one_knob(tmp_path: Path) ->
     rows = {row[0]: row[1:] for row in knob_table(tmp_path)}
     assert len(rows) == 1 + 8 + len(KNOBS)
     assert rows["default"][:2] == ["1, 2", "1.50"]
-    assert rows["blind+no-region+clean"][1] == "98.50"
+    assert rows["clean+no-region+blind"][1] == "98.50"
     captions = 1 + [column.role for column in COLUMNS].index("pretrain")
     assert rows["default"][captions] == "2.00"
     assert rows["effect of blind"][1] == "+4.00 (+1.00 … +7.00)"
@@ -67,7 +67,7 @@ def test_a_part_of_the_combinations(tmp_path: Path) -> None:
     assert set(rows) == {"", "default", "blind", *(f"effect of {knob}" for knob in KNOBS)}
     assert rows["blind"][1] == "–" and rows["effect of blind"][1] == "–", "undefined, not zero"
     assert rows["effect of blind"][2] == "+1.00 (+1.00 … +1.00)", "of the seed that has both"
-    assert rows["effect of blind"][0] == "1 pairs" and rows["effect of clean"][2] == "–"
+    assert rows["effect of blind"][0] == "pairs: 1" and rows["effect of clean"][2] == "–"
 
 
 def test_pairs_in_which_a_metric_is_undefined_are_not_counted(tmp_path: Path) -> None:

@@ -59,14 +59,12 @@ def test_only_the_named_values_change() -> None:
 
 
 def test_the_grounded_regime_has_near_things_and_true_texts_only(tmp_path: Path) -> None:
-    defaults = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    (tmp_path / "params.yaml").write_text(
-        apply_preset(defaults, read_preset(ROOT / "presets/regimes/grounded.args")), encoding="utf-8"
-    )
+    before = load_params(ROOT / "tests/params.yaml").data
+    assert before.unsupported > 0 and any(before.far_weights[1:])
+    text = apply_preset(PARAMS, read_preset(ROOT / "presets/regimes/grounded.args"))
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     data = load_params(tmp_path / "params.yaml").data
     assert data.unsupported == 0 and data.far_weights[0] > 0 and not any(data.far_weights[1:])
-    before = load_params(ROOT / "params.yaml").data
-    assert before.unsupported > 0 and any(before.far_weights[1:])
 
 
 def test_a_list_is_replaced_by_one_as_long_and_keeps_the_comments() -> None:
